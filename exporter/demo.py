@@ -1,0 +1,52 @@
+"""The configuration of `--demo`, and what to tell the person who tries it."""
+
+from collections.abc import Iterator
+
+from exporter.config import Config
+from exporter.simulator import (
+    DEMO_DOMAIN,
+    DEMO_INSTANCES,
+    DEMO_PASSWORD,
+    DEMO_PROJECT_ID,
+    DEMO_PROJECT_NAME,
+    DEMO_REGION,
+    DEMO_USER,
+)
+
+
+def build_demo_config(address: str) -> Config:
+    """The six instances of the simulator at `address` (http://127.0.0.1:PORT)."""
+    return Config.model_validate(
+        {
+            "projects": [
+                {
+                    "id": DEMO_PROJECT_ID,
+                    "name": DEMO_PROJECT_NAME,
+                    "region": DEMO_REGION,
+                    "endpoint": address,
+                    "iam_endpoint": address,
+                    "auth": {
+                        "type": "password",
+                        "domain": DEMO_DOMAIN,
+                        "username": DEMO_USER,
+                        "password": DEMO_PASSWORD,
+                    },
+                    "instances": [
+                        {
+                            "id": instance.id,
+                            "name": instance.name,
+                            "lookback": f"{instance.lookback_seconds:.0f}s",
+                        }
+                        for instance in DEMO_INSTANCES
+                    ],
+                }
+            ]
+        }
+    )
+
+
+def describe_demo(address: str, telemetry_path: str) -> Iterator[str]:
+    yield "The demo runs on a simulated cloud with six instances:"
+    for instance in DEMO_INSTANCES:
+        yield f"  {instance.name:<12} {instance.what}"
+    yield f"Look at {address}/ (status page) and {address}{telemetry_path}. Ctrl-C ends it."

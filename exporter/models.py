@@ -1,0 +1,126 @@
+"""The frozen values that pass between the modules. Times are seconds since the epoch (UTC)."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from exporter.errors import Reason
+
+
+class InstanceKey(NamedTuple):
+    """What tells one instance from all others, everywhere."""
+
+    project_id: str
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A database instance to watch, configured or discovered."""
+
+    project_id: str
+    id: str
+    project_name: str = ""  # for people; empty where unknown
+    name: str = ""
+    region: str = ""
+    lookback_seconds: float = 86_400.0
+    stale_after_seconds: float = 3_600.0
+    offsite: bool = False
+
+    @property
+    def key(self) -> InstanceKey:
+        return InstanceKey(self.project_id, self.id)
+
+
+class Backup(NamedTuple):
+    """One row of the API's listing, checked. `end` is None while the backup runs."""
+
+    id: str
+    begin: float | None
+    end: float | None
+    size_kilobytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of the listing: its rows, and how many rows the API says there are in all."""
+
+    rows: Sequence[Backup]
+    total_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one successful query of an instance learned, as of `at`; the backup gauges.
+
+    Running backups that began within the lookback are in `count` and `size_kilobytes` too.
+    """
+
+    at: float
+    count: int
+    size_kilobytes: float
+    running: int
+    listing_complete: bool
+    latest_end: float | None = None
+    latest_size_kilobytes: float | None = None
+    oldest_end: float | None = None
+    max_interval_seconds: float | None = None
+    # End times within the lookback, ascending: the picture of the window. Shared, never written to.
+    ends: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the query of an instance failed; free of secrets, for people."""
+
+    reason: Reason
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long listing is."""
+
+    pages_done: int
+    pages_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceResult:
+    """One instance in one scrape: a reading or a failure, and what it took."""
+
+    instance: Instance
+    reading: Reading | None
+    failure: Failure | None
+    duration_seconds: float
+    api_requests: int
+    api_errors: int
+    api_requests_total: int
+    api_errors_total: Mapping[Reason, int]
+    last_success: float | None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectResult:
+    """What a scrape knows of a project. None where the project has no such thing."""
+
+    id: str
+    name: str = ""
+    region: str = ""
+    token_expiry: float | None = None
+    discovery_success: bool | None = None
+    discovered_instances: int | None = None
+    unmonitored_instances: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that one scrape learned: what is rendered as metrics and as the status page."""
+
+    started: float
+    finished: float
+    results: Sequence[InstanceResult]
+    projects: Sequence[ProjectResult]

@@ -1,0 +1,255 @@
+"""What is known of one instance's backups, and the numbers made of it. All pure.
+
+A `Window` holds every finished backup that can still matter as two arrays (16 bytes a backup).
+Ids are kept only for rows that the API may list again: running backups, and those that ended
+at or after `settled_before`. A row that ended earlier is settled: the next full listing alone
+can change it.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from math import fsum, isfinite
+from operator import sub
+
+from exporter.errors import BadResponseError
+from exporter.models import Backup, Reading
+
+# How far behind the latest known end_time each scrape asks again: late rows are seen.
+OVERLAP_SECONDS = 3_600.0
+# How much wider than the lookback a full listing asks. The API may filter by begin_time, and the
+# example of its documentation is a backup that takes a day.
+LISTING_MARGIN_SECONDS = 86_400.0
+# Settled rows are kept this long after they left the lookback: the clock may be set back a little.
+_KEPT_SECONDS = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The backups of an instance, as far as they are known. Never written to: replaced."""
+
+    lookback_seconds: float
+    covered_from: float  # every backup that ended since is known
+    settled_before: float  # rows that ended before have no id in `recent`
+    complete: bool  # the full listing matched the API's total_count
+    ends: "array[float]" = field(repr=False)  # of all finished backups, ascending
+    sizes: "array[float]" = field(repr=False)  # KB, in the same order
+    recent: Mapping[str, Backup] = field(repr=False)
+
+    def covers(self, now: float) -> bool:
+        """False where the clock was set back so far that part of the window is not known."""
+        return now - self.lookback_seconds >= self.covered_from
+
+    def latest(self, now: float) -> int:
+        """The index of the last backup that ended by `now`; -1 if there is none."""
+        return bisect_right(self.ends, now) - 1
+
+    def latest_end(self, now: float) -> float:
+        latest = self.latest(now)
+        return self.ends[latest] if latest >= 0 else float("-inf")
+
+
+def listing_begin(now: float, lookback_seconds: float) -> float:
+    """Where a full listing begins."""
+    return now - lookback_seconds - LISTING_MARGIN_SECONDS
+
+
+def increment_begin(window: Window, now: float) -> float:
+    """Where the listing of what is new begins: before the latest end or the oldest running one."""
+    latest = window.latest(now)
+    if latest < 0:
+        return listing_begin(now, window.lookback_seconds)
+    begin = min(window.ends[latest], now) - OVERLAP_SECONDS
+    for row in window.recent.values():
+        # A second earlier: whether the API's bounds count is not documented.
+        if row.end is None and row.begin is not None and row.begin - 1.0 < begin:
+            begin = row.begin - 1.0
+    return begin
+
+
+def build_window(
+    rows: Collection[Backup], *, now: float, lookback_seconds: float, complete: bool
+) -> Window:
+    """The window that a full listing at `now` shows."""
+    empty = Window(
+        lookback_seconds=lookback_seconds,
+        covered_from=now - lookback_seconds - _KEPT_SECONDS,
+        settled_before=float("-inf"),
+        complete=complete,
+        ends=array("d"),
+        sizes=array("d"),
+        recent={},
+    )
+    return merge(empty, rows, now=now)
+
+
+def merge(
+    window: Window, rows: Collection[Backup], *, now: float, complete: bool = False
+) -> Window:
+    """`window` with the rows of a listing since `increment_begin`; itself if they say nothing new.
+
+    A row that is known by its id replaces what was known. One that is not known counts unless
+    it is settled: then it is known without its id. A running one that a complete listing does not
+    show has gone.
+    """
+    running_since = listing_begin(now, window.lookback_seconds)
+    recent: dict[str, Backup] | None = None
+    added: list[tuple[float, float]] = []
+    removed: list[tuple[float, float]] = []
+    known = window.recent
+    for row in rows:
+        before = known.get(row.id)
+        if before == row:
+            continue
+        if row.end is None:
+            if row.begin is None or row.begin < running_since:
+                continue
+        elif before is None and row.end < window.settled_before:
+            continue
+        if recent is None:
+            known = recent = dict(window.recent)
+        if before is not None and before.end is not None:
+            removed.append((before.end, before.size_kilobytes))
+        if row.end is not None:
+            added.append((row.end, row.size_kilobytes))
+        recent[row.id] = row
+    if complete:
+        running = {row.id for row in known.values() if row.end is None}
+        for gone in running.difference(row.id for row in rows) if running else ():
+            if recent is None:
+                recent = dict(window.recent)
+            del recent[gone]
+    if recent is None:
+        return window
+    ends, sizes = _splice(window.ends, window.sizes, added, removed)
+    return _settle(replace(window, ends=ends, sizes=sizes, recent=recent), now)
+
+
+def _splice(
+    ends: "array[float]",
+    sizes: "array[float]",
+    added: list[tuple[float, float]],
+    removed: list[tuple[float, float]],
+) -> tuple["array[float]", "array[float]"]:
+    """The two arrays with pairs put in and taken out, still sorted. Only their tail is touched."""
+    if not added and not removed:
+        return ends, sizes
+    start = bisect_left(ends, min(end for end, _ in (*added, *removed)))
+    tail = list(zip(ends[start:], sizes[start:], strict=True))
+    for pair in removed:
+        # A row may have been added and replaced within the same listing.
+        (added if pair in added else tail).remove(pair)
+    tail.extend(added)
+    tail.sort()
+    return (
+        ends[:start] + array("d", (end for end, _ in tail)),
+        sizes[:start] + array("d", (size for _, size in tail)),
+    )
+
+
+def _settle(window: Window, now: float) -> Window:
+    """Forget ids that no listing will show again, and backups that left the lookback for good."""
+    settled_before = max(window.settled_before, increment_begin(window, now))
+    kept_since = now - window.lookback_seconds - _KEPT_SECONDS
+    # A running backup stays as long as a full listing would show it when it ends.
+    running_since = listing_begin(now, window.lookback_seconds)
+    recent = {
+        row.id: row
+        for row in window.recent.values()
+        if (row.end >= settled_before if row.end is not None else (row.begin or 0) >= running_since)
+    }
+    # The latest backup stays, however old: it is what "stale since" is measured from. So does
+    # what still has its id.
+    gone = min(
+        bisect_left(window.ends, min(kept_since, settled_before)), max(window.latest(now), 0)
+    )
+    return replace(
+        window,
+        covered_from=max(window.covered_from, kept_since),
+        settled_before=settled_before,
+        ends=window.ends[gone:] if gone else window.ends,
+        sizes=window.sizes[gone:] if gone else window.sizes,
+        recent=recent,
+    )
+
+
+def with_earlier(window: Window, backup: Backup, *, now: float) -> Window:
+    """`window` with the latest backup that has ended by `now`, where it knows no later one.
+
+    Its id is kept, since the next listing shows it again.
+    """
+    assert backup.end is not None
+    latest_end = window.latest_end(now)
+    if backup.end < latest_end or (backup.end == latest_end and backup.id not in window.recent):
+        return window
+    settled_before = min(window.settled_before, backup.end)
+    return merge(replace(window, settled_before=settled_before), [backup], now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What takes a walk over the window: kept until its bounds or its rows change."""
+
+    window: Window
+    first: int
+    last: int
+    size_kilobytes: float
+    max_interval_seconds: float | None
+    ends: "array[float]" = field(repr=False)
+
+
+def sum_up(window: Window, first: int, last: int) -> Sums:
+    """Total size and longest interval of the finished backups with index first to last - 1."""
+    ends = window.ends[first:last]
+    return Sums(
+        window=window,
+        first=first,
+        last=last,
+        size_kilobytes=_total(window.sizes[first:last]),
+        max_interval_seconds=max(map(sub, ends[1:], ends)) if len(ends) > 1 else None,
+        ends=ends,
+    )
+
+
+def _total(sizes: Iterable[float]) -> float:
+    """Their exact sum, rounded once. BadResponseError if it is no finite number of bytes."""
+    try:
+        total = fsum(sizes)
+    except OverflowError:
+        total = float("inf")
+    if not isfinite(total * 1024):
+        raise BadResponseError("the sizes of the backups add up to no finite number")
+    return total
+
+
+def read(
+    window: Window, *, now: float, complete: bool, known: Sums | None = None
+) -> tuple[Reading, Sums]:
+    """The numbers of the window `[now - lookback, now]`; `known` spares the walk where it holds."""
+    since = now - window.lookback_seconds
+    first, last = bisect_left(window.ends, since), bisect_right(window.ends, now)
+    if known is None or known.window is not window or (known.first, known.last) != (first, last):
+        known = sum_up(window, first, last)
+    running = [
+        row.size_kilobytes
+        for row in window.recent.values()
+        if row.end is None and row.begin is not None and since <= row.begin <= now
+    ]
+    size_kilobytes = known.size_kilobytes
+    if any(running):
+        size_kilobytes = _total(chain(window.sizes[first:last], running))
+    reading = Reading(
+        at=now,
+        count=last - first + len(running),
+        size_kilobytes=size_kilobytes,
+        running=len(running),
+        listing_complete=complete and window.complete,
+        latest_end=window.ends[last - 1] if last else None,
+        latest_size_kilobytes=window.sizes[last - 1] if last else None,
+        oldest_end=window.ends[first] if last > first else None,
+        max_interval_seconds=known.max_interval_seconds,
+        ends=known.ends,
+    )
+    return reading, known

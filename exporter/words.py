@@ -1,0 +1,63 @@
+"""Durations, times and sizes as people read them."""
+
+from datetime import UTC, datetime
+
+_BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+# Hours up to two days: "24 h" and "36 h" are how lookbacks and ages are thought of.
+_DAYS_FROM_SECONDS = 172_800
+
+
+def format_duration(seconds: float) -> str:
+    """The two largest units, cut off, never rounded up: `4 min 12 s`, `26 h`, `3 d 4 h`.
+
+    Hours count up to two days. A negative duration (clocks that differ) is `0 s`.
+    """
+    if 0 < seconds < 1:
+        return "under 1 s"
+    whole = max(int(seconds), 0)
+    if whole >= _DAYS_FROM_SECONDS:
+        parts = [(whole // 86_400, "d"), (whole % 86_400 // 3_600, "h")]
+    elif whole >= 3_600:
+        parts = [(whole // 3_600, "h"), (whole % 3_600 // 60, "min")]
+    else:
+        parts = [(whole // 60, "min"), (whole % 60, "s")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
+
+
+def format_time(timestamp: float) -> str:
+    """UTC to the second: `2026-07-05 02:10:00Z` (RFC 3339 with a space, easier on the eye)."""
+    return datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def format_iso(timestamp: float) -> str:
+    """UTC to the second in ISO 8601, for machines: `2026-07-05T02:10:00Z`."""
+    return datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_span(start: float, end: float) -> str:
+    """From and to, the day once if it is the same: `2026-07-05 02:10 to 06:20 UTC`."""
+    first = datetime.fromtimestamp(int(start), UTC)
+    last = datetime.fromtimestamp(int(end), UTC)
+    until = "%H:%M" if first.date() == last.date() else "%Y-%m-%d %H:%M"
+    return f"{first:%Y-%m-%d %H:%M} to {last.strftime(until)} UTC"
+
+
+def format_size(size_bytes: float) -> str:
+    """Binary units, three digits or so: `4.1 MiB`, `112 bytes`."""
+    amount, unit = size_bytes, "bytes"
+    for larger_unit in _BINARY_UNITS:
+        if amount < 1_024:
+            break
+        amount, unit = amount / 1_024, larger_unit
+    decimals = 0 if unit == "bytes" or amount >= 100 else 1
+    return f"{amount:,.{decimals}f} {unit}"
+
+
+def format_exact_size(size_kilobytes: float) -> str:
+    """Bytes and the API's own unit: `112 bytes (0.109375 KB)`."""
+    return f"{size_kilobytes * 1_024:,.0f} bytes ({size_kilobytes:,.15g} KB)"
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 backup`, `2,016 backups`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

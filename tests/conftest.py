@@ -1,0 +1,104 @@
+"""What every test starts from: a clean environment, plain logging, and time that can be owned.
+
+A test that asks for the fixture `clock` runs on an event loop with virtual time.
+"""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+import hypothesis
+import pytest
+import structlog
+
+from tests.virtual_time import CarefulVirtualTimeLoop, Clock
+
+hypothesis.settings.register_profile(
+    "default", deadline=None, print_blob=True, derandomize=False, database=None
+)
+hypothesis.settings.load_profile("default")
+
+_VARIABLES = (
+    "HUAWEICLOUD_SDK_AK",
+    "HUAWEICLOUD_SDK_SK",
+    "HUAWEICLOUD_SDK_SECURITY_TOKEN",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REVISION",
+)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if "clock" in getattr(item, "fixturenames", ()):
+        return {"virtual": CarefulVirtualTimeLoop}
+    return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Noon of a day in 2023, and then as the test's virtual time."""
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _plain_logging() -> Iterator[None]:
+    """Whatever a test sets up for logging ends with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in _NAMED_LOGGERS}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+
+
+_NAMED_LOGGERS = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn", "uvicorn.error")
+
+
+class _LostExceptions(logging.Handler):
+    """What asyncio says where a failed task was dropped without a look at it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def _no_lost_exceptions(request: pytest.FixtureRequest) -> Iterator[None]:
+    """ "Task exception was never retrieved" fails the test on a real loop as well."""
+    handler = _LostExceptions()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    yield
+    if request.node.get_closest_marker("asyncio") is not None:
+        gc.collect()
+    logger.removeHandler(handler)
+    assert not handler.messages
+
+
+def pytest_collection_finish() -> None:
+    """All that is imported by now stays: the tests' many collections need not look at it."""
+    gc.collect()
+    gc.freeze()

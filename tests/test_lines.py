@@ -1,0 +1,111 @@
+"""What is kept of an exposition must never show: the text is that of the encoder by itself."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from exporter.lines import LastExpositions
+from exporter.metrics import OwnMetrics, render
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+PROMETHEUS_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8"
+FORMATS = ["", OPENMETRICS, PROMETHEUS_3, "text/plain;version=1.0.0"]
+
+Instances = dict[tuple[str, str], float]
+
+
+class Given(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
+
+
+def make_metric(values: Instances, *, type: str = "gauge") -> Metric:
+    metric = Metric("gaussdb_mysql_" + type, "Some help.", type)
+    name = metric.name + ("_total" if type == "counter" else "")
+    metric.samples = [
+        Sample(name, {"project": project, "instance": instance}, value)
+        for (project, instance), value in values.items()
+    ]
+    return metric
+
+
+def encode(accept: str, collector: Collector) -> bytes:
+    """What prometheus-client makes of it, and nothing of ours."""
+    encoder, _ = choose_encoder(accept)
+    return encoder(collector)
+
+
+# Whatever a name in the console may be, above all what ends a line or a label.
+LABEL = st.text(st.sampled_from('ab"\\\n\r#\u2028é ') | st.characters(codec="utf-8"), max_size=6)
+VALUE = st.sampled_from([0.0, 1.0, 1234567.0]) | st.floats()
+SCRAPE = st.dictionaries(st.tuples(LABEL, LABEL), VALUE, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(scrapes=st.lists(st.tuples(SCRAPE, SCRAPE), max_size=4), accept=st.sampled_from(FORMATS))
+def test_every_exposition_is_what_the_encoder_makes_of_it(
+    scrapes: list[tuple[Instances, Instances]], accept: str
+) -> None:
+    last = LastExpositions()
+    for gauges, counters in scrapes:
+        collector = Given([make_metric(gauges), make_metric(counters, type="counter")])
+
+        exposition = render(collector, accept=accept, last=last)
+
+        assert exposition.body == encode(accept, collector)
+
+
+@pytest.mark.parametrize("accept", FORMATS)
+def test_instances_that_go_and_come_back_have_their_own_numbers(accept: str) -> None:
+    last = LastExpositions()
+    a, b, c = ("p", "a"), ("p", "b"), ("p", "c")
+    for values in (
+        {a: 1.0, b: 2.0, c: 3.0},
+        {a: 1.0, c: 3.0},
+        {c: 3.0, a: 1.5},
+        {a: 1.5, b: 2.0, c: 4.0},
+        {},
+        {b: 2.0},
+    ):
+        collector = Given([make_metric(values)])
+
+        assert render(collector, accept=accept, last=last).body == encode(accept, collector)
+
+
+def test_formats_are_kept_apart_however_many_are_asked_for() -> None:
+    last = LastExpositions()
+    for value in (1.0, 2.0):
+        for accept in [*FORMATS, "application/openmetrics-text;version=9.9.9"]:
+            collector = Given([make_metric({("p", "a"): value})])
+
+            assert render(collector, accept=accept, last=last).body == encode(accept, collector)
+
+
+@pytest.mark.parametrize("accept", FORMATS)
+def test_metrics_of_the_exporter_itself_are_kept_as_they_change(accept: str) -> None:
+    last, registry = LastExpositions(), CollectorRegistry()
+    OwnMetrics()  # switches the `_created` series off
+    histogram = Histogram("h", "Some help.", ["operation"], registry=registry)
+    counter = Counter("c", "Some help.", registry=registry)
+    for seconds in (0.01, 0.01, 7.0):
+        histogram.labels("list").observe(seconds)
+        counter.inc()
+
+        assert render(registry, accept=accept, last=last).body == encode(accept, registry)
+
+
+@pytest.mark.parametrize("accept", FORMATS)
+def test_exposition_of_the_program_is_what_the_encoder_makes_of_it_by_default(accept: str) -> None:
+    collector = Given([make_metric({("p", "né\nw"): 1e9}), make_metric({}, type="counter")])
+
+    assert render(collector, accept=accept).body == encode(accept, collector)
