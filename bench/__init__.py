@@ -1,0 +1,1 @@
+"""The benchmark: `python -m bench`. docs/performance.md tells what it measures and shows."""
