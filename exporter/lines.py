@@ -1,15 +1,63 @@
 """The text of metrics, of which only what has changed is encoded anew."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import ne
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
 
 Encoder = Callable[[Collector], bytes]
-Labels = list[tuple[str, ...]]  # the values of each sample's
+Labels = Sequence[tuple[str, ...]]  # the values of each sample's
+
+
+class Table(Metric):
+    """A metric of many instances. Its samples are made when someone asks for them.
+
+    They are told apart by their labels, and have no timestamp and no exemplar.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        type: str,
+        *,
+        label_names: Sequence[str],
+        labels: Labels,
+        values: Sequence[float],
+    ) -> None:
+        super().__init__(name, documentation, type)
+        self.label_names = label_names
+        self.labels = labels
+        self.values = values
+
+    @property
+    def samples(self) -> list[Sample]:
+        name = self.name + ("_total" if self.type == "counter" else "")
+        return [
+            Sample(name, dict(zip(self.label_names, labels, strict=True)), value)
+            for labels, value in zip(self.labels, self.values, strict=True)
+        ]
+
+    @samples.setter
+    def samples(self, samples: list[Sample]) -> None:
+        """What Metric begins with: an empty list."""
+
+    def at(self, places: Iterable[int]) -> "Table":
+        """The same with a part of the samples."""
+        places = list(places)
+        return Table(
+            self.name,
+            self.documentation,
+            self.type,
+            label_names=self.label_names,
+            labels=[self.labels[i] for i in places],
+            values=[self.values[i] for i in places],
+        )
 
 
 class LastExpositions:
@@ -22,43 +70,43 @@ class LastExpositions:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """A metric's text, and the samples that it is of."""
+    """A table's text, and the samples that it is of."""
 
     head: bytes
     labels: Labels
-    values: list[float | None]
+    values: Sequence[float | None]
     lines: list[bytes]
 
 
 class LastLines:
-    """The lines of one exposition, to be used again for samples that are as they were.
+    """The lines of one exposition, to be used again for the next one.
 
     Of the 28 samples of an instance four or five differ from those of a minute ago, and the
-    encoder is slow. The text is its own, line for line. Samples are taken to be told apart by
-    their labels, or by their place; to have no timestamp and no exemplar.
+    encoder is slow. The text is its own, line for line: where a value has changed, so has what
+    follows the last space.
     """
 
     def __init__(self) -> None:
-        self._metrics: dict[str, _Lines] = {}
+        self._tables: dict[str, _Lines] = {}
 
     def encode(self, collector: Collector, encoder: Encoder) -> Iterator[bytes]:
         """The exposition in pieces."""
-        metrics: dict[str, _Lines] = {}
-        labels: Labels = []
+        end = encoder(_Given([]))  # of the format
+        tables: dict[str, _Lines] = {}
         for metric in collector.collect():
-            own_labels = [tuple(sample.labels.values()) for sample in metric.samples]
-            # Most metrics are of the same instances: one list serves them all.
-            labels = labels if own_labels == labels else own_labels
-            known = self._metrics.get(metric.name)
+            if not isinstance(metric, Table):
+                yield encoder(_Given([metric])).removesuffix(end)
+                continue
+            known = self._tables.get(metric.name)
             if known is None:
-                lines = _encode(metric, labels, encoder)
+                lines = _encode(metric, encoder, end)
             else:
-                lines = _renew(_align(known, labels), metric, encoder)
-            metrics[metric.name] = lines
+                lines = _renew(_align(known, metric.labels), metric, encoder, end)
+            tables[metric.name] = lines
             yield lines.head
             yield b"".join(lines.lines)
-        self._metrics = metrics
-        yield encoder(_Given([]))  # what ends the format
+        self._tables = tables
+        yield end
 
 
 class _Given(Collector):
@@ -83,26 +131,33 @@ def _align(known: _Lines, labels: Labels) -> _Lines:
     )
 
 
-def _renew(known: _Lines, metric: Metric, encoder: Encoder) -> _Lines:
-    """The lines with those of changed values encoded anew."""
-    values: list[float | None] = [sample.value for sample in metric.samples]
-    changed = [i for i, differs in enumerate(map(ne, values, known.values)) if differs]
+def _renew(known: _Lines, table: Table, encoder: Encoder, end: bytes) -> _Lines:
+    """The lines with new values, and with those of new samples."""
+    changed = [i for i, differs in enumerate(map(ne, table.values, known.values)) if differs]
     if not changed:
         return known
-    part = Metric(metric.name, metric.documentation, metric.type, metric.unit)
-    part.samples = [metric.samples[i] for i in changed]
     lines = known.lines.copy()
-    for i, line in zip(changed, _encode(part, [], encoder).lines, strict=True):
-        lines[i] = line
-    return _Lines(known.head, known.labels, values, lines)
+    new = []
+    for i in changed:
+        line = lines[i]
+        if line:
+            value: str = floatToGoString(table.values[i])  # type: ignore[no-untyped-call]
+            lines[i] = b"%b %b\n" % (line[: line.rindex(b" ")], value.encode())
+        else:
+            new.append(i)
+    if new:
+        for i, line in zip(new, _encode(table.at(new), encoder, end).lines, strict=True):
+            lines[i] = line
+    return _Lines(known.head, known.labels, table.values, lines)
 
 
-def _encode(metric: Metric, labels: Labels, encoder: Encoder) -> _Lines:
+def _encode(table: Table, encoder: Encoder, end: bytes) -> _Lines:
     # A line ends with \n and nothing else: a label may have whatever else ends lines elsewhere.
-    lines = [line + b"\n" for line in encoder(_Given([metric])).split(b"\n")[:-1]]
+    text = encoder(_Given([table])).removesuffix(end)
+    lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     return _Lines(
-        b"".join(line for line in lines if line.startswith(b"#") and line != b"# EOF\n"),
-        labels,
-        [sample.value for sample in metric.samples],
+        b"".join(line for line in lines if line.startswith(b"#")),
+        table.labels,
+        table.values,
         [line for line in lines if not line.startswith(b"#")],
     )

@@ -25,11 +25,10 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from exporter import __version__
-from exporter.lines import LastExpositions
-from exporter.models import InstanceResult, ProjectResult, Reading, Snapshot
+from exporter.lines import Labels, LastExpositions, Table
+from exporter.models import InstanceResult, Snapshot
 
 PREFIX = "gaussdb_mysql_"
 BYTES_PER_KILOBYTE = 1024
@@ -187,72 +186,73 @@ class SnapshotCollector(Collector):
         self._snapshot = snapshot
         self._projects = projects
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Table]:
         results = self._snapshot.results
-        labels = [
-            {"project": result.instance.project_id, "instance": result.instance.id}
-            for result in results
-        ]
-        read: list[tuple[dict[str, str], Reading]] = [
-            (label, result.reading)
-            for label, result in zip(labels, results, strict=True)
-            if result.reading is not None
-        ]
-        everything: list[tuple[dict[str, str], InstanceResult]] = list(
-            zip(labels, results, strict=True)
+        labels = [(result.instance.project_id, result.instance.id) for result in results]
+        read = [result for result in results if result.reading is not None]
+        read_labels = (
+            labels
+            if len(read) == len(results)
+            else [(result.instance.project_id, result.instance.id) for result in read]
         )
-        projects: list[tuple[dict[str, str], ProjectResult]] = [
-            ({"project": project.id}, project)
-            for project in (self._snapshot.projects if self._projects else ())
-        ]
+        readings = [result.reading for result in read]
+        projects = self._snapshot.projects if self._projects else ()
+        project_labels = [(project.id,) for project in projects]
         # One at a time: with thousands of instances each is large.
-        for metric in itertools.chain(
-            (_metric(family, read) for family in BACKUP_FAMILIES),
-            (_metric(family, everything) for family in INSTANCE_FAMILIES),
-            (make(everything) for make in (self._api_errors, self._instance_info)),
-            (_metric(family, projects) for family in PROJECT_FAMILIES),
+        for table in itertools.chain(
+            (_table(family, _LABELS, read_labels, readings) for family in BACKUP_FAMILIES),
+            (_table(family, _LABELS, labels, results) for family in INSTANCE_FAMILIES),
+            (make(results) for make in (_api_errors, _instance_info)),
+            (_table(family, ("project",), project_labels, projects) for family in PROJECT_FAMILIES),
         ):
-            if metric.samples:  # absent means absent: not even a header
-                yield metric
-
-    @staticmethod
-    def _api_errors(results: Iterable[tuple[dict[str, str], InstanceResult]]) -> Metric:
-        metric = Metric(PREFIX + API_ERRORS.name, API_ERRORS.help, API_ERRORS.type)
-        name = metric.name + "_total"
-        metric.samples = [
-            Sample(name, label | {"reason": reason.value}, count)
-            for label, result in results
-            for reason, count in result.api_errors_total.items()
-        ]
-        return metric
-
-    @staticmethod
-    def _instance_info(results: Iterable[tuple[dict[str, str], InstanceResult]]) -> Metric:
-        metric = Metric(PREFIX + INSTANCE_INFO.name, INSTANCE_INFO.help, INSTANCE_INFO.type)
-        metric.samples = [
-            Sample(
-                metric.name,
-                label
-                | {
-                    "project_name": result.instance.project_name,
-                    "instance_name": result.instance.name,
-                    "region": result.instance.region,
-                },
-                1.0,
-            )
-            for label, result in results
-        ]
-        return metric
+            if table.values:  # absent means absent: not even a header
+                yield table
 
 
-def _metric(family: Family, values: Iterable[tuple[dict[str, str], object]]) -> Metric:
-    metric = Metric(PREFIX + family.name, family.help, family.type)
-    name = metric.name + ("_total" if family.type == "counter" else "")
-    of = family.value
-    metric.samples = [
-        Sample(name, label, value) for label, source in values if (value := of(source)) is not None
-    ]
-    return metric
+_LABELS = ("project", "instance")
+
+
+def _table(
+    family: Family, label_names: Sequence[str], labels: Labels, sources: Iterable[object]
+) -> Table:
+    values = list(map(family.value, sources))
+    if None in values:
+        labels = [label for label, value in zip(labels, values, strict=True) if value is not None]
+    return Table(
+        PREFIX + family.name,
+        family.help,
+        family.type,
+        label_names=label_names,
+        labels=labels,
+        values=[value for value in values if value is not None],
+    )
+
+
+def _api_errors(results: Sequence[InstanceResult]) -> Table:
+    return Table(
+        PREFIX + API_ERRORS.name,
+        API_ERRORS.help,
+        API_ERRORS.type,
+        label_names=(*_LABELS, "reason"),
+        labels=[
+            (result.instance.project_id, result.instance.id, reason)
+            for result in results
+            for reason in result.api_errors_total
+        ],
+        values=[count for result in results for count in result.api_errors_total.values()],
+    )
+
+
+def _instance_info(results: Sequence[InstanceResult]) -> Table:
+    instances = [result.instance for result in results]
+    return Table(
+        PREFIX + INSTANCE_INFO.name,
+        INSTANCE_INFO.help,
+        INSTANCE_INFO.type,
+        label_names=(*_LABELS, "project_name", "instance_name", "region"),
+        labels=[(i.project_id, i.id, i.project_name, i.name, i.region) for i in instances],
+        values=[1.0] * len(instances),
+    )
 
 
 class OwnMetrics:

@@ -27,8 +27,8 @@ from exporter.sync import Client, InstanceSync
 
 log = structlog.get_logger(__name__)
 
-# Each flight begins with work of its own: thousands at once would keep the event loop for a second.
-_STARTED_AT_ONCE = 100
+# Each flight begins with work of its own: many at once would keep the loop from the first answers.
+_STARTED_AT_ONCE = 20
 
 _DEADLINE = Failure(
     Reason.DEADLINE,

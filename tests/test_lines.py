@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter.lines import LastExpositions
+from exporter.lines import LastExpositions, Table
 from exporter.metrics import OwnMetrics, render
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -29,14 +29,15 @@ class Given(Collector):
         return self._metrics
 
 
-def make_metric(values: Instances, *, type: str = "gauge") -> Metric:
-    metric = Metric("gaussdb_mysql_" + type, "Some help.", type)
-    name = metric.name + ("_total" if type == "counter" else "")
-    metric.samples = [
-        Sample(name, {"project": project, "instance": instance}, value)
-        for (project, instance), value in values.items()
-    ]
-    return metric
+def make_metric(values: Instances, *, type: str = "gauge") -> Table:
+    return Table(
+        "gaussdb_mysql_" + type,
+        "Some help.",
+        type,
+        label_names=("project", "instance"),
+        labels=list(values),
+        values=list(values.values()),
+    )
 
 
 def encode(accept: str, collector: Collector) -> bytes:
@@ -47,7 +48,8 @@ def encode(accept: str, collector: Collector) -> bytes:
 
 # Whatever a name in the console may be, above all what ends a line or a label.
 LABEL = st.text(st.sampled_from('ab"\\\n\r#\u2028é ') | st.characters(codec="utf-8"), max_size=6)
-VALUE = st.sampled_from([0.0, 1.0, 1234567.0]) | st.floats()
+# No -0.0: it equals 0.0, whose line it would get.
+VALUE = st.sampled_from([0.0, 1.0, 1234567.0]) | st.floats().map(lambda value: value + 0.0)
 SCRAPE = st.dictionaries(st.tuples(LABEL, LABEL), VALUE, max_size=5)
 
 
@@ -63,6 +65,14 @@ def test_every_exposition_is_what_the_encoder_makes_of_it(
         exposition = render(collector, accept=accept, last=last)
 
         assert exposition.body == encode(accept, collector)
+
+
+def test_samples_of_a_table_have_its_labels_its_values_and_a_counters_suffix() -> None:
+    gauge, counter = (make_metric({("p", "a"): 1.5}, type=type) for type in ("gauge", "counter"))
+    labels = {"project": "p", "instance": "a"}
+
+    assert gauge.samples == [Sample("gaussdb_mysql_gauge", labels, 1.5)]
+    assert counter.samples == [Sample("gaussdb_mysql_counter_total", labels, 1.5)]
 
 
 @pytest.mark.parametrize("accept", FORMATS)
