@@ -83,7 +83,7 @@ class Discovery:
         self._version = previous._version
         self._listed = previous._listed
         self._ever = previous._ever
-        self.success = previous.success
+        self.success, self.error = previous.success, previous.error
         self.found = choose(self._listed, self._filters)
 
     def refresh(self) -> "asyncio.Task[None] | None":

@@ -74,6 +74,9 @@ class ApiError(ExporterError):
         self.error_code = error_code
         self.request_id = request_id
 
+    def __str__(self) -> str:
+        return self.message
+
 
 class AuthError(ApiError):
     """The cloud does not accept who we are."""

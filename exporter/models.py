@@ -72,7 +72,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the query of an instance failed; free of secrets, for people."""
+    """Why a query of the API failed; free of secrets, for people."""
 
     reason: Reason
     message: str
@@ -112,6 +112,7 @@ class ProjectResult:
     region: str = ""
     token_expiry: float | None = None
     discovery_success: bool | None = None
+    discovery_failure: Failure | None = None
     discovered_instances: int | None = None
     unmonitored_instances: int | None = None
 

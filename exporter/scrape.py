@@ -307,7 +307,7 @@ class Scraper:
         except ApiError as exc:
             if not exc.counted:
                 watch.meter.count_error(exc.reason)
-            flight.outcome = Failure(exc.reason, self._redact(exc.message), exc.hint)
+            flight.outcome = self._failure_of(exc)
         except Exception as exc:
             log.exception(
                 "query broke", project=watch.instance.project_id, instance=watch.instance.id
@@ -322,6 +322,11 @@ class Scraper:
             flight.finished = loop.time()
             if watch.flight is flight:
                 watch.flight = None
+
+    def _failure_of(self, error: ApiError | DeadlineError) -> Failure:
+        if isinstance(error, DeadlineError):
+            return Failure(Reason.DEADLINE, str(error))
+        return Failure(error.reason, self._redact(error.message), error.hint)
 
     def _collect(
         self, watch: Watch, flight: Flight, begun: float, deadline: float
@@ -387,6 +392,11 @@ class Scraper:
                     region=project.config.region,
                     token_expiry=project.token_expiry(),
                     discovery_success=bool(discovery.success) if discovery is not None else None,
+                    discovery_failure=(
+                        self._failure_of(discovery.error)
+                        if discovery is not None and discovery.error is not None
+                        else None
+                    ),
                     discovered_instances=(
                         len(discovery.found.monitored) if discovery is not None else None
                     ),

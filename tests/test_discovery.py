@@ -443,6 +443,16 @@ async def test_closing_ends_the_listing_under_way(clock: Clock) -> None:
 # After a reload --------------------------------------------------------------------------------
 
 
+async def test_a_failure_outlives_a_reload(clock: Clock) -> None:
+    cloud = Cloud(FLEET)
+    cloud.errors = {"v3.1": RefusedError("no", reason=Reason.FORBIDDEN)}
+    before = make_discovery(cloud, clock)
+    await refresh(before)
+    after = make_discovery(cloud, clock)
+    after.adopt(before)
+    assert (after.success, str(after.error)) == (False, "no")
+
+
 async def test_what_was_listed_outlives_a_reload_under_the_new_filters(clock: Clock) -> None:
     cloud = Cloud(FLEET)
     cloud.errors["v3.1"] = not_found()

@@ -487,6 +487,19 @@ def test_project_in_trouble_is_announced_above_the_instances() -> None:
     assert cells[3] == "failing"
 
 
+def test_a_failing_discovery_says_why_and_what_to_do() -> None:
+    failure = Failure(Reason.FORBIDDEN, "HTTP 403: <b>no</b>", "grant the instance:list permission")
+    project = ProjectResult("p", discovery_success=False, discovery_failure=failure)
+
+    notice = parse(render_status(make_snapshot([], [project]), now=NOW, version="1")).one(
+        "div", "warn"
+    )
+
+    assert notice.one("p", "message").text == "forbidden HTTP 403: <b>no</b>"
+    assert notice.one("p", "hint").text == "grant the instance:list permission"
+    assert "The log says why" not in notice.text
+
+
 @pytest.mark.parametrize(
     ("project", "said"),
     [

@@ -412,6 +412,18 @@ async def test_service_discovery_of_nothing_is_an_empty_list(clock: Clock) -> No
 # For people -----------------------------------------------------------------------------------
 
 
+async def test_the_page_tells_why_discovery_fails(clock: Clock) -> None:
+    simulator = make_simulator(make_instance(id=ORDERS), clock=clock)
+    simulator.add_fault(Fault(status=403), "list_instances", times=None)
+    config = make_config(projects=[make_project_settings(discovery={"enabled": True})])
+    async with client_on(simulator, config) as client:
+        await client.get("/metrics")
+        page = (await client.get("/")).text
+    assert "discovery is failing" in page
+    assert "<code>forbidden</code> <bdi>HTTP 403" in page
+    assert "gaussdbformysql:instance:list" in page
+
+
 async def test_the_status_page_costs_no_request(two_named: tuple[Simulator, Config]) -> None:
     simulator, config = two_named
     async with client_on(simulator, config) as client:
