@@ -11,7 +11,8 @@ import httpx
 import structlog
 from pydantic import SecretStr
 
-from exporter.api import ProjectClient, Wire, connect, error_of, fetch_token, ssl_context
+from exporter.answers import error_of
+from exporter.api import ProjectClient, Wire, connect, fetch_token, ssl_context
 from exporter.auth import (
     CloudAuth,
     FixedSource,

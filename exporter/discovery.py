@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from exporter.api import FoundInstance, InstancePage
+from exporter.answers import FoundInstance, InstancePage
 from exporter.config import DiscoveryConfig
 from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
 from exporter.limits import Query

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from exporter.api import LIST_BACKUPS, MAX_RESPONSE_BYTES, connect
+from exporter.api import LIST_BACKUPS, connect
 from exporter.config import ApiConfig
 from exporter.connections import ExactTransport
 from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
+from exporter.exchange import MAX_RESPONSE_BYTES
 from exporter.limits import Query
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import structlog
 
-from exporter.api import FoundInstance, InstancePage
+from exporter.answers import FoundInstance, InstancePage
 from exporter.config import DiscoveryConfig
 from exporter.discovery import Discovery, Found, choose
 from exporter.errors import (

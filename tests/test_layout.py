@@ -32,8 +32,9 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"auth", "limits", "logs", "metadata", "models", "yaml_text"}),
-    frozenset({"config", "metrics", "picture", "shard", "webconfig", "window"}),
-    frozenset({"api", "demo", "server", "status", "sync"}),
+    frozenset({"answers", "config", "metrics", "picture", "shard", "webconfig", "window"}),
+    frozenset({"demo", "exchange", "server", "status", "sync"}),
+    frozenset({"api"}),
     frozenset({"discovery"}),
     frozenset({"scrape"}),
     frozenset({"assembly"}),
@@ -48,12 +49,12 @@ HOSTS = {"demo", "cli"}
 
 # A library stays behind the modules that are its border.
 BORDERS = {
-    "aiohttp": {"api", "connections"},
+    "aiohttp": {"connections", "exchange"},
     "bcrypt": {"basic_auth"},
-    "httpx": {"api", "assembly", "auth", "connections", "metadata"},
+    "httpx": {"answers", "api", "assembly", "auth", "connections", "exchange", "metadata"},
     "httpx_aiohttp": {"connections"},
     "jinja2": {"status"},
-    "msgspec": {"api", "metadata"},
+    "msgspec": {"answers", "metadata"},
     "prometheus_client": {"lines", "metrics"},
     "pydantic": {"assembly", "config", "webconfig"},
     "pydantic_core": {"config", "webconfig"},
