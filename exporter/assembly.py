@@ -46,8 +46,10 @@ from exporter.scrape import Project, Scraper
 log = structlog.get_logger(__name__)
 
 _TOKEN_MARGIN_SECONDS = 1_800.0
-# The cloud replaces an agency's keys about ten minutes before their end.
+# The cloud replaces an agency's keys about ten minutes before their end. Those that come with
+# less are what it still has: looked for again soon, but not before each request.
 _KEYS_MARGIN_SECONDS = 600.0
+_KEYS_USED_SHARE = 0.1
 
 
 def _plain(secret: SecretStr | None) -> str | None:
@@ -143,6 +145,7 @@ def build_auth(
                 refusals=accounts.refusals_of(f"the server's agency at {endpoint}"),
                 project_id=project.id,
                 margin_seconds=_KEYS_MARGIN_SECONDS,
+                used_share=_KEYS_USED_SHARE,
             ),
             project_id=project.id,
             clock=clock,

@@ -304,13 +304,16 @@ class RenewedSource(Generic[T]):
         refusals: Refusals,
         project_id: str,
         margin_seconds: float,
+        used_share: float = 0.75,
     ) -> None:
+        """Renewed `margin_seconds` before the end, but not before `used_share` of what was left."""
         self._fetch = fetch
         self._secret = secret
         self._clock = clock
         self._refusals = refusals
         self._project_id = project_id
         self._margin_seconds = margin_seconds
+        self._used_share = used_share
         self._held: T | None = None
         self._renew_at = float("inf")
         self._used_secret: str | None = None
@@ -362,10 +365,10 @@ class RenewedSource(Generic[T]):
         self._renew_at = float("inf")
         if value.expires_at is not None:
             left = value.expires_at - now
-            # Short-lived ones are renewed late enough to be of any use. What comes with its end
-            # behind it tells that the clocks disagree, not that every request needs a login.
+            # What comes with its end behind it tells that the clocks disagree, not that every
+            # request needs a login.
             self._renew_at = (
-                value.expires_at - min(self._margin_seconds, left / 4)
+                max(value.expires_at - self._margin_seconds, now + left * self._used_share)
                 if left > 0
                 else now + _BACKOFF_SECONDS
             )

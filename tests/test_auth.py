@@ -823,6 +823,37 @@ async def test_an_agencys_keys_are_renewed_ten_minutes_before_their_end(clock: C
         assert (await client.get(url, auth=auth)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("left", "renewed_after"), [(HOUR, 3_000.0), (1_200.0, 600.0), (660.0, 66.0), (300.0, 30.0)]
+)
+async def test_keys_that_come_late_in_their_life_are_renewed_ten_minutes_before_its_end(
+    clock: Clock, left: float, renewed_after: float
+) -> None:
+    """Or for nine tenths of what is left, where that is less than ten minutes."""
+    asked: list[float] = []
+
+    async def fetch(_: str) -> Keys:
+        asked.append(clock() - NOON)
+        return Keys("TEMP", "s", "t", NOON + left)
+
+    source = RenewedSource(
+        fetch,
+        secret=lambda: "",
+        clock=clock,
+        refusals=Refusals("the agency"),
+        project_id=PROJECT,
+        margin_seconds=600.0,
+        used_share=0.1,
+    )
+    await source.current()
+    await clock.advance(renewed_after - 1)
+    await source.current()
+    assert asked == [0.0]
+    await clock.advance(2)
+    await source.current()
+    assert asked == [0.0, renewed_after + 1]
+
+
 async def test_an_agencys_keys_are_fetched_anew_when_they_are_refused(
     clock: Clock, connect: Connect
 ) -> None:
