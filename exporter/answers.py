@@ -52,7 +52,6 @@ def retry_after(response: httpx.Response, now: float) -> float | None:
 def reason_of(status: int) -> Reason:
     """The metric's label for an answer's status."""
     known = {
-        400: Reason.BAD_REQUEST,
         401: Reason.AUTH,
         403: Reason.FORBIDDEN,
         404: Reason.NOT_FOUND,

@@ -41,6 +41,7 @@ _FRESH_SECONDS = 5.0
 _PROGRESS_KEPT_SECONDS = 900.0
 _INCOMPLETE_RETRY_SECONDS = 60.0
 _NARROWING_STEPS = 6
+_MOST_ROWS_SEARCHED = 1_000
 
 
 class Client(Protocol):
@@ -379,6 +380,7 @@ class InstanceSync:
         The order of rows is not documented. A page of 50 rows in order of time is not so by
         chance: then the first or the last page has it. Otherwise the range is narrowed to what
         is later than the latest seen, until it fits a page; the second value tells that it was.
+        Where the first page has only running ones, all are read, if they are not too many.
         """
         oldest, end = now - _RETENTION_SECONDS, now + _AHEAD_SECONDS
         begin = oldest
@@ -416,7 +418,13 @@ class InstanceSync:
                 ):
                     return best, begin > oldest
             if best is None or best.end is None:
-                break
+                # Running backups alone: there is nothing to narrow by.
+                if total is None or total > _MOST_ROWS_SEARCHED:
+                    break
+                listed, complete = await self._list(Listing(begin, end, started=now), query)
+                if not complete:
+                    break
+                return _latest(listed.rows.values(), now), False
             begin = best.end - 1.0
         raise BadResponseError(
             "the latest backup before the lookback could not be found: too many rows in no order"

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,9 +86,37 @@ def test_a_long_message_is_cut() -> None:
     assert len(told.message) == 4096
 
 
-def test_an_error_without_a_body_still_tells_its_status() -> None:
-    error = error_of(httpx.Response(418), now=NOON)
-    assert (error.message, error.reason, error.hint) == ("HTTP 418", Reason.BAD_REQUEST, "")
+@pytest.mark.parametrize("status", [400, 418])
+def test_an_error_without_a_body_still_tells_its_status(status: int) -> None:
+    error = error_of(httpx.Response(status), now=NOON)
+    assert (error.message, error.reason, error.hint) == (f"HTTP {status}", Reason.BAD_REQUEST, "")
+    assert error.request_id == ""
+
+
+def test_an_error_of_which_only_the_code_is_known_tells_the_code() -> None:
+    error = error_of(httpx.Response(500, json={"error_code": "DBS.1"}), now=NOON)
+    assert error.message == "HTTP 500: DBS.1"
+
+
+@pytest.mark.parametrize("status", [300, 302, 399])
+def test_a_redirect_is_told_as_one_with_its_request(status: int) -> None:
+    error = error_of(httpx.Response(status, headers={"X-Request-Id": "r-1"}), now=NOON)
+    assert error.message == f"HTTP {status}: a redirect, which is not followed"
+    assert (error.reason, error.request_id) == (Reason.BAD_RESPONSE, "r-1")
+
+
+def test_a_request_without_a_signature_is_not_refused_for_the_clock() -> None:
+    answer = httpx.Response(401, headers={"Date": "Fri, 28 Jul 2023 01:00:00 GMT"})
+    assert "clock" not in error_of(answer, now=NOON).hint
+    assert "660 minutes ahead" in error_of(answer, now=NOON, signed=True).hint
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_locked_account_is_told_whatever_the_status(status: int) -> None:
+    body = {"error_code": "IAM.1", "error_msg": "The account is locked."}
+    assert (
+        "locked after failed logins" in error_of(httpx.Response(status, json=body), now=NOON).hint
+    )
 
 
 # Rows ------------------------------------------------------------------------------------------
@@ -188,6 +217,7 @@ def test_a_row_that_makes_no_sense_fails_the_page(wrong: object) -> None:
     with pytest.raises(BadResponseError) as caught:
         parse_page(listing(row(), wrong))
     assert caught.value.reason is Reason.BAD_RESPONSE
+    assert re.search("backup|array", caught.value.message)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +248,7 @@ def test_a_row_that_makes_no_sense_fails_the_page(wrong: object) -> None:
     ],
 )
 def test_a_page_of_a_foreign_shape_makes_no_sense(body: bytes) -> None:
-    with pytest.raises(BadResponseError):
+    with pytest.raises(BadResponseError, match=r"listing of backups: .*\w|no backups|count is"):
         parse_page(body)
 
 
@@ -351,7 +381,7 @@ def test_instances_are_read_with_name_and_tags() -> None:
     ],
 )
 def test_instances_of_a_foreign_shape_make_no_sense(body: bytes) -> None:
-    with pytest.raises(BadResponseError):
+    with pytest.raises(BadResponseError, match=r"not a listing of instances: .*\w"):
         parse_instance_page(body)
 
 
@@ -388,5 +418,6 @@ def login_answer(
     ],
 )
 def test_a_token_without_its_facts_makes_no_sense(answer: httpx.Response) -> None:
-    with pytest.raises(BadResponseError):
+    with pytest.raises(BadResponseError, match=r"^IAM's answer ") as caught:
         parse_token(answer)
+    assert caught.value.status == (None if "X-Subject-Token" in answer.headers else 201)

@@ -38,6 +38,7 @@ import structlog
 import structlog.testing
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
 
 from exporter.assembly import Exporter
 from exporter.config import Config
@@ -551,6 +552,7 @@ class Run:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         exporter = await self.start()
+        app = create_app(exporter)  # one for all scrapes: it remembers what it has rendered
         try:
             for step in self.scenario.steps:
                 await asyncio.sleep(step.gap)
@@ -558,15 +560,16 @@ class Run:
                     await exporter.aclose()
                     self.transport.closed = False
                     exporter = await self.start()
+                    app = create_app(exporter)
                 elif step.action:
                     if step.action == "reconfigure":
                         self.reconfigure()
                     await exporter.reload()
                 self.faults = iter(step.faults)
                 begun = loop.time()
-                scrapes = [scrape(exporter, step.timeout)]
+                scrapes = [scrape(app, step.timeout)]
                 if step.overlapping is not None:
-                    scrapes.append(scrape(exporter, step.timeout, after=step.overlapping))
+                    scrapes.append(scrape(app, step.timeout, after=step.overlapping))
                 for first, last, published in await asyncio.gather(*scrapes):
                     assert last - first <= step.timeout + 1e-6, "an answer after its deadline"
                     for id_, watched in self.watched.items():
@@ -722,13 +725,13 @@ class Run:
 
 
 async def scrape(
-    exporter: Exporter, timeout: float, *, after: float = 0.0
+    app: Starlette, timeout: float, *, after: float = 0.0
 ) -> tuple[float, float, Samples]:
     """When it began and ended, and what it published."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(after)
     begun = loop.time()
-    transport = httpx.ASGITransport(create_app(exporter))
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
         response = await client.get(
             "/metrics",

@@ -46,8 +46,11 @@ def encode(accept: str, collector: Collector) -> bytes:
     return encoder(collector)
 
 
-# Whatever a name in the console may be, above all what ends a line or a label.
-LABEL = st.text(st.sampled_from('ab"\\\n\r#\u2028é ') | st.characters(codec="utf-8"), max_size=6)
+# Whatever a name in the console may be, above all what ends a line or a label. A few that come
+# again and again, since a line is of interest the second time.
+LABEL = st.sampled_from(["a", "a b ", '"', "\\", "\n", "# x", "é\u2028"]) | st.text(
+    st.sampled_from('ab"\\\n\r#\u2028é ') | st.characters(codec="utf-8"), max_size=6
+)
 # No -0.0: it equals 0.0, whose line it would get.
 VALUE = st.sampled_from([0.0, 1.0, 1234567.0]) | st.floats().map(lambda value: value + 0.0)
 SCRAPE = st.dictionaries(st.tuples(LABEL, LABEL), VALUE, max_size=5)
@@ -96,9 +99,51 @@ def test_formats_are_kept_apart_however_many_are_asked_for() -> None:
     last = LastExpositions()
     for value in (1.0, 2.0):
         for accept in [*FORMATS, "application/openmetrics-text;version=9.9.9"]:
-            collector = Given([make_metric({("p", "a"): value})])
+            collector = Given([make_metric({("p", "a"): value}, type="counter")])
 
             assert render(collector, accept=accept, last=last).body == encode(accept, collector)
+
+
+def test_of_the_formats_asked_for_the_last_two_are_remembered() -> None:
+    """Who asks may make up versions of a format without end."""
+    last = LastExpositions()
+    first, second = last.of("a"), last.of("b")
+    assert (last.of("a"), last.of("b")) == (first, second)
+    last.of("c")
+    assert last.of("b") is second
+    assert last.of("a") is not first
+
+
+def test_a_label_with_spaces_keeps_them_when_the_value_changes() -> None:
+    last = LastExpositions()
+    for value in (1.0, 2.0, 1e300):
+        collector = Given([make_metric({("my project", 'a "b" c'): value})])
+
+        assert render(collector, last=last).body == encode("", collector)
+
+
+def test_only_what_is_new_goes_through_the_encoder() -> None:
+    encoder, _ = choose_encoder("")
+    encoded: list[list[str]] = []
+
+    def recorded(collector: Collector) -> bytes:
+        samples = [sample for metric in collector.collect() for sample in metric.samples]
+        encoded.append([sample.labels["instance"] for sample in samples])
+        return encoder(collector)
+
+    last = LastExpositions().of("")
+    scrapes: list[tuple[Instances, list[list[str]]]] = [
+        ({("p", "a"): 1.0, ("p", "b"): 2.0}, [["a", "b"]]),
+        ({("p", "a"): 1.0, ("p", "b"): 2.0}, []),
+        ({("p", "a"): 1.5, ("p", "b"): 2.0}, []),  # a known line with another value
+        ({("p", "b"): 2.0, ("p", "c"): 3.0, ("p", "a"): 1.5}, [["c"]]),
+        ({("p", "c"): 3.0}, []),
+    ]
+    for values, expected in scrapes:
+        collector = Given([make_metric(values)])
+        assert b"".join(last.encode(collector, recorded)) == encoder(collector)
+        assert [instances for instances in encoded if instances] == expected
+        encoded.clear()
 
 
 @pytest.mark.parametrize("accept", FORMATS)

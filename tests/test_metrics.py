@@ -1,8 +1,10 @@
 """The exposition: what of a snapshot is published, and in which form."""
 
 import gzip
+import math
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,16 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
-from exporter import __version__
+from exporter import __version__, metrics
 from exporter.errors import Reason
-from exporter.metrics import OwnMetrics, Registries, SnapshotCollector, accepts_gzip, render
+from exporter.metrics import (
+    Family,
+    OwnMetrics,
+    Registries,
+    SnapshotCollector,
+    accepts_gzip,
+    render,
+)
 from exporter.models import (
     Failure,
     Instance,
@@ -179,6 +188,62 @@ def test_a_snapshot_is_published_to_the_letter() -> None:
     assert classic(SNAPSHOT) == GOLDEN.read_text()
 
 
+TABLES = {
+    name: getattr(metrics, name)
+    for name in ("BACKUP_FAMILIES", "INSTANCE_FAMILIES", "PROJECT_FAMILIES")
+}
+
+
+MAY_BE_ABSENT = {
+    "incremental_backup_latest_end_timestamp_seconds",
+    "incremental_backup_latest_size_bytes",
+    "incremental_backup_oldest_end_timestamp_seconds",
+    "incremental_backup_max_interval_seconds",
+    "last_success_timestamp_seconds",
+    "token_expiry_timestamp_seconds",
+    "discovery_success",
+    "discovered_instances",
+    "unmonitored_instances",
+}
+
+
+def wrong_values(family: Family, families: Sequence[Family]) -> Iterator[Family]:
+    """The family with the value of each other one, with one that is off by one, with none."""
+    right = family.value
+
+    def one_more(source: object) -> float | None:
+        value = right(source)
+        return None if value is None else value + 1
+
+    yield from (replace(family, value=other.value) for other in families if other is not family)
+    yield replace(family, value=one_more)
+    yield replace(family, value=lambda source: None)
+    if family.name in MAY_BE_ABSENT:
+        yield replace(family, value=lambda source: right(source) or 0.0)
+    yield replace(family, type="counter" if family.type == "gauge" else "gauge")
+
+
+@pytest.mark.parametrize(
+    ("table", "index"),
+    [
+        pytest.param(table, index, id=family.name)
+        for table, families in TABLES.items()
+        for index, family in enumerate(families)
+    ],
+)
+def test_the_golden_file_tells_each_value_from_a_wrong_one(
+    monkeypatch: pytest.MonkeyPatch, table: str, index: int
+) -> None:
+    """The table is data, so that mutmut does not reach it (docs/mutation.md)."""
+    families = TABLES[table]
+    golden = GOLDEN.read_text()
+    for wrong in wrong_values(families[index], families):
+        mutant = [*families[:index], wrong, *families[index + 1 :]]
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, table, mutant)
+            assert classic(SNAPSHOT) != golden
+
+
 def test_the_exposition_is_read_back_as_what_was_meant() -> None:
     series = series_of(parse_classic(classic(SNAPSHOT)))
     legacy = {"project": "other_project", "instance": "legacy-1"}
@@ -257,9 +322,11 @@ def test_a_count_is_written_without_a_fraction_it_does_not_have() -> None:
 
 
 def test_a_probe_has_no_metric_of_a_project() -> None:
-    probe = render(SnapshotCollector(one(ORDERS), projects=False)).body.decode()
+    scrape = render(SnapshotCollector(SNAPSHOT)).body.decode()
+    probe = render(SnapshotCollector(SNAPSHOT, projects=False)).body.decode()
     assert "gaussdb_mysql_scrape_success" in probe
     for name in ("token_expiry", "discovery_success", "discovered_instances", "unmonitored"):
+        assert name in scrape
         assert name not in probe
 
 
@@ -332,6 +399,23 @@ def test_requests_are_timed_by_operation() -> None:
     assert sample("bucket", operation="list_backups", le="10.0") == 2.0
     for operation in ("list_instances", "login"):
         assert sample("count", operation=operation) == 0.0
+
+
+def test_the_exporter_tells_of_its_build_its_process_and_its_python() -> None:
+    text = render(OwnMetrics(revision="abc").registry).body.decode()
+    values = {name: number for (name, _), number in series_of(parse_classic(text)).items()}
+    assert values["gaussdb_mysql_exporter_build_info"] == 1.0
+    assert values["python_info"] == 1.0
+    assert values["process_resident_memory_bytes"] > 1e6
+    assert "python_gc_collections_total" in values
+
+
+def test_durations_of_requests_are_told_apart_up_to_the_time_out() -> None:
+    text = render(OwnMetrics().registry).body.decode()
+    bounds = re.findall(r'operation="login",le="([^"]+)"|le="([^"]+)",operation="login"', text)
+    assert [float(a or b) for a, b in bounds] == [
+        *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, math.inf)
+    ]
 
 
 def test_nothing_tells_when_a_counter_was_created() -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from exporter.models import Reading
 from exporter.simulator import ROW_SPOILERS, Fault, RateLimit, RecordedRequest, Simulator
+from exporter.sync import InstanceSync
 from tests.factories import (
     BACKUP_GAUGES,
     BILLING,
@@ -417,6 +420,32 @@ async def test_the_failure_of_one_instance_stays_its_own(clock: Clock) -> None:
     assert counts == {instance_id(number): 2 for number in range(10) if number != 3}
 
 
+async def test_a_mistake_in_the_exporter_fails_its_instance_alone(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = InstanceSync.refresh
+
+    async def broken(self: InstanceSync, *arguments: Any) -> Reading:
+        if self._instance.id == instance_id(1):
+            raise ZeroDivisionError
+        return await refresh(self, *arguments)
+
+    monkeypatch.setattr(InstanceSync, "refresh", broken)
+    simulator = make_many(3, clock=clock)
+    config = make_config(projects=[make_many_settings(3)])
+    with capture_logs() as entries:
+        async with running_exporter(simulator, config) as exporter:
+            published = await samples(exporter)
+    assert_failed(published, "bad_response", instance_id(1))
+    assert published.by_instance("scrape_success") == {
+        instance_id(0): 1,
+        instance_id(1): 0,
+        instance_id(2): 1,
+    }
+    (told,) = [entry for entry in entries if entry["log_level"] == "error"]
+    assert (told["event"], told["instance"]) == ("query broke", instance_id(1))
+
+
 async def test_a_failed_query_publishes_no_number_not_even_an_old_one(clock: Clock) -> None:
     simulator = make_one(clock=clock)
     async with running_exporter(simulator) as exporter:
@@ -475,6 +504,38 @@ async def test_a_discovery_that_hangs_keeps_no_known_instance_from_being_asked(
             assert scrape.samples.of("incremental_backups", ORDERS) == 1
             assert scrape.samples.of("discovery_success", "", project=OTHER_PROJECT) == 0
             await clock.advance(15 - scrape.seconds)
+
+
+async def test_instances_follow_what_discovery_finds(clock: Clock) -> None:
+    """One is new, one has another name, one is gone while it is being asked."""
+    simulator = make_many(3, clock=clock)
+    project = simulator.projects[PROJECT]
+    late = project.instances.pop(instance_id(0))
+    settings = make_project_settings(discovery={"enabled": True, "refresh_interval": "1m"})
+    async with running_exporter(simulator, make_config(projects=[settings])) as exporter:
+        first = await samples(exporter)
+        assert first.by_instance("scrape_success") == {instance_id(1): 1, instance_id(2): 1}
+        await clock.advance(61)
+        orders = project.instances[instance_id(1)]
+        orders.name = "orders"
+        project.instances = {late.id: late, orders.id: orders}
+
+        def hang(request: RecordedRequest) -> Fault | None:
+            return Fault(hang=True) if request.instance_id == instance_id(2) else None
+
+        simulator.fault_script = hang
+        before = await fetch_metrics(exporter, timeout=TEN_SECONDS)  # asks while it is listed
+        assert before.samples.by_instance("scrape_success") == {
+            instance_id(1): 1,
+            instance_id(2): 0,
+        }
+        after = await fetch_metrics(exporter, timeout=TEN_SECONDS)
+        assert list(after.samples.by_instance("scrape_success").items()) == [
+            (instance_id(0), 1),
+            (instance_id(1), 1),
+        ]
+        assert after.samples.of("instance_info", instance_id(1), instance_name="orders") == 1
+        assert after.seconds < 1  # nobody waits for the one that is gone
 
 
 # Retries ---------------------------------------------------------------------------------------

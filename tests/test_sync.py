@@ -425,6 +425,30 @@ def test_pages_that_join_have_not_moved() -> None:
     assert gather({0: Page(rows[:50], 60), 49: Page([], 60)}).moved
 
 
+def test_a_row_that_ran_and_has_ended_on_one_page_is_a_conflict() -> None:
+    """Within one answer a backup cannot end; the pages before and after make it no better."""
+    runs, ended = Backup("a", NOON - 60, None, 0.0), Backup("a", NOON - 60, NOON, 4.0)
+    other = Backup("b", NOON - 60, NOON, 1.0)
+    pages = {0: Page([runs, ended, other], 4), 2: Page([other, other], 4)}
+    assert gather(pages).conflict == "a"
+    assert gather({0: pages[0]}).conflict == "a"
+
+
+def test_of_rows_in_conflict_the_later_one_stays() -> None:
+    first, second = Backup("a", NOON - 60, NOON - 30, 1.0), Backup("a", NOON - 60, NOON, 4.0)
+    listed = gather({0: Page([first], 2), 49: Page([second], 2)})
+    assert (listed.rows, listed.conflict) == ({"a": second}, "a")
+
+
+async def test_pages_of_one_row_each_are_read_once_each() -> None:
+    """No row can be asked for twice then, and none must be left out."""
+    api = FakeApi(make_rows(5))
+    api.page_rows = 1
+    reading = await refresh(make_sync(api))
+    assert (reading.count, reading.listing_complete) == (5, True)
+    assert api.offsets == [0, 1, 2, 3, 4]
+
+
 # The past is not read twice --------------------------------------------------------------------
 
 
@@ -456,6 +480,13 @@ async def test_a_stale_instance_takes_one_request_too() -> None:
         reading = await refresh(sync)
         assert (reading.count, reading.latest_end) == (0, NOON - 20 * DAY)
         assert api.requests() == 1
+
+
+async def test_a_backup_that_ended_a_lookback_ago_to_the_second_is_not_searched_for() -> None:
+    api = FakeApi(make_rows(1, last_age=DAY))
+    reading = await refresh(make_sync(api))
+    assert (reading.count, reading.latest_end) == (1, NOON - DAY)
+    assert api.requests() == 1
 
 
 async def test_a_longer_backup_may_have_ended_after_those_of_the_margin() -> None:
@@ -693,6 +724,22 @@ async def test_a_listing_that_is_complete_again_forgets_the_trouble() -> None:
     assert api.requests() == 1
 
 
+async def test_a_listing_that_becomes_incomplete_is_read_again_after_a_minute() -> None:
+    clock = Moment()
+    api = FakeApi(make_rows(5))
+    sync = make_sync(api, clock=clock, resync_interval=SIX_HOURS)
+    assert (await refresh(sync)).listing_complete
+    api.total = lambda total: total + 1
+    clock.now += SIX_HOURS  # a resync
+    assert not (await refresh(sync)).listing_complete
+    for seconds, listings in ((59, 0), (1, 1), (119, 0), (1, 1)):
+        clock.now += seconds
+        before = len(api.asked)
+        await refresh(sync)
+        whole = [begin for begin, _ in api.asked[before:] if begin <= clock.now - 2 * DAY]
+        assert (len(whole) > 0) == (listings > 0)
+
+
 async def test_an_incomplete_increment_is_told_as_well() -> None:
     clock = Moment()
     api = FakeApi(make_rows(10))
@@ -914,6 +961,70 @@ async def test_the_search_narrows_where_rows_are_in_no_order(count: int) -> None
     assert len(api.offsets) <= 1 + 4 + 6  # and the pages of the day before what was found
 
 
+async def test_without_a_total_a_page_that_is_not_full_has_the_latest_backup() -> None:
+    api = FakeApi(make_rows(10, last_age=3 * DAY))
+    api.total = lambda total: None
+    assert (await refresh(make_sync(api))).latest_end == NOON - 3 * DAY
+    assert api.requests() == 2
+
+
+async def test_pages_in_order_each_are_not_taken_for_an_order_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first and the last page ascend, and the latest backup is on the one between."""
+    monkeypatch.setitem(ORDERS, "by id", lambda row: row.id)
+    latest = NOON - 3 * DAY
+    starts = {"a": latest - 20 * HOUR, "b": latest - 49 * 60.0, "c": latest - 30 * HOUR}
+    rows = [
+        Backup(f"{block}-{number:02}", end - 30.0, end, 1.0)
+        for block, start in starts.items()
+        for number in range(50)
+        for end in [start + number * 60.0]
+    ]
+    api = FakeApi(rows, order="by id")
+    assert (await refresh(make_sync(api))).latest_end == latest
+
+
+@pytest.mark.parametrize("count", [60, 98, 99])
+async def test_two_pages_that_have_all_rows_need_no_order(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """The first page ascends, and what follows does not."""
+    monkeypatch.setitem(ORDERS, "by id", lambda row: row.id)
+    ends = [NOON - 4 * DAY + number * 60.0 for number in range(50)]
+    ends += [NOON - 3 * DAY - number * 60.0 for number in range(count - 50)]
+    rows = [Backup(f"row-{n:02}", end - 30.0, end, 1.0) for n, end in enumerate(ends)]
+    api = FakeApi(rows, order="by id")
+    assert (await refresh(make_sync(api))).latest_end == NOON - 3 * DAY
+    assert api.requests() == 1 + 2
+
+
+async def test_a_full_page_with_nothing_later_is_not_the_end() -> None:
+    """Behind the running backups that fill it there is a later one, which nobody has seen."""
+    api = FakeApi(make_rows(60, last_age=4 * DAY), order="shuffled")
+
+    def hide(number: int) -> None:
+        if number == 3:
+            latest = Backup("latest", NOON - 3 * DAY, NOON - 3 * DAY, 1.0)
+            running = [Backup(f"r-{n}", NOON - 3 * DAY, None, 0.0) for n in range(55)]
+            api.rows, api.order = [latest, *running], "ascending"  # those that run come first
+
+    api.before = hide
+    with pytest.raises(BadResponseError, match="could not be found"):
+        await refresh(make_sync(api))
+
+
+async def test_the_search_misses_no_backup_that_ended_within_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first page is in no order, and its latest backup ended half a second before another."""
+    monkeypatch.setitem(ORDERS, "by id", lambda row: row.id)
+    latest = NOON - 3 * DAY
+    ends = [latest - 0.5 - number * 7 % 50 * 60.0 for number in range(50)] + [latest]
+    rows = [Backup(f"row-{n:02}", end - 30.0, end, 1.0) for n, end in enumerate(ends)]
+    assert (await refresh(make_sync(FakeApi(rows, order="by id")))).latest_end == latest
+
+
 async def test_a_longer_backup_is_found_that_began_before_the_range_the_search_was_left_with() -> (
     None
 ):
@@ -1011,12 +1122,40 @@ async def test_only_running_backups_in_the_past_are_no_latest_one() -> None:
     assert (reading.running, reading.latest_end) == (0, None)
 
 
-@pytest.mark.parametrize("count", [60, 200])
-async def test_many_running_backups_in_the_past_fail_the_search(count: int) -> None:
-    """Rows without an end are in no order: what lies behind the first page is not known."""
+@pytest.mark.parametrize("count", [50, 60, 1_000])
+async def test_many_running_backups_in_the_past_are_no_latest_one_either(count: int) -> None:
     api = FakeApi([Backup(f"stuck-{n}", NOON - 5 * DAY, None, 0.0) for n in range(count)])
+    reading = await refresh(make_sync(api))
+    assert (reading.running, reading.latest_end) == (0, None)
+
+
+async def test_a_finished_backup_behind_many_that_run_is_found() -> None:
+    stuck = [Backup(f"stuck-{n}", NOON - 5 * DAY, None, 0.0) for n in range(200)]
+    api = FakeApi([*stuck, *make_rows(3, last_age=3 * DAY)], order="ascending")
+    assert (await refresh(make_sync(api))).latest_end == NOON - 3 * DAY
+    assert api.requests() == 2 + 5
+    assert len({query for _, query in api.asked_for}) == 1
+
+
+@pytest.mark.parametrize(
+    "total", [lambda total: None, lambda total: total + 1, lambda total: 1_001 if total else 0]
+)
+async def test_what_lies_behind_many_that_run_is_not_guessed(
+    total: Callable[[int], int | None],
+) -> None:
+    """Where their number is not known, or too large: absent rather than wrong."""
+    stuck = [Backup(f"stuck-{n}", NOON - 5 * DAY, None, 0.0) for n in range(200)]
+    api = FakeApi([*stuck, *make_rows(3, last_age=3 * DAY)], order="ascending")
+    api.total = total
     with pytest.raises(BadResponseError, match="could not be found"):
         await refresh(make_sync(api))
+
+
+async def test_more_running_backups_than_are_worth_reading_fail_the_search() -> None:
+    api = FakeApi([Backup(f"stuck-{n}", NOON - 5 * DAY, None, 0.0) for n in range(1_001)])
+    with pytest.raises(BadResponseError, match="could not be found"):
+        await refresh(make_sync(api))
+    assert api.requests() == 2
 
 
 # Going on after a reload -----------------------------------------------------------------------
