@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 # Each flight begins with work of its own: many at once would keep the loop from the first answers.
 _STARTED_AT_ONCE = 20
+# As for their results: what else there is to do waits for so many.
+_COLLECTED_AT_ONCE = 500
 
 _DEADLINE = Failure(
     Reason.DEADLINE,
@@ -247,9 +249,11 @@ class Scraper:
         tasks = [flight.task for flight in flights.values() if flight.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
-        results = [
-            self._collect(watch, flight, begun, deadline) for watch, flight in flights.items()
-        ]
+        results = []
+        for i, (watch, flight) in enumerate(flights.items(), start=1):
+            results.append(self._collect(watch, flight, begun, deadline))
+            if i % _COLLECTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         order = {key: i for i, key in enumerate(self._watches)}
         results = [result for result in results if result.instance.key in order]
         results.sort(key=lambda result: order[result.instance.key])
