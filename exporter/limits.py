@@ -186,10 +186,14 @@ class Lane:
 
     def __init__(self, gate: Gate, *, rate_limit: float, jitter: Jitter = random.uniform) -> None:
         self._gate = gate
-        # No second, wherever it begins, sees more than the limit: remember the last ones sent.
+        # No second, wherever it begins, sees more than the limit: remember the last ones sent. A
+        # tenth of them may go at once, the others spread: what the network delays by a little
+        # meets no more than that of the next second where the cloud counts.
         count = max(1, int(rate_limit))
         self._sent: deque[float] | None = deque(maxlen=count) if rate_limit > 0 else None
         self._sent_period = max(1.0, count / rate_limit) if rate_limit > 0 else 0.0
+        self._burst = max(1, count // 10)
+        self._burst_period = self._sent_period * self._burst / count
         self._jitter = jitter
         self._silent_until = float("-inf")
         self._strikes = 0
@@ -293,8 +297,11 @@ class Lane:
     def _ready_at(self) -> float:
         """When the next request may go."""
         ready = self._silent_until
-        if self._sent is not None and len(self._sent) == self._sent.maxlen:
-            ready = max(ready, self._sent[0] + self._sent_period)
+        if self._sent is not None:
+            if len(self._sent) == self._sent.maxlen:
+                ready = max(ready, self._sent[0] + self._sent_period)
+            if len(self._sent) >= self._burst:
+                ready = max(ready, self._sent[-self._burst] + self._burst_period)
         return ready
 
     def _send(self, now: float) -> Permit:

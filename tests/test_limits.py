@@ -252,7 +252,22 @@ async def test_no_second_sees_more_than_the_whole_part_of_a_broken_rate(clock: C
         await lane.acquire(Query())
         sent.append(loop_time())
         lane.release()
-    assert sent == [0, 0, 1, 1, 2, 2]
+    assert sent == [0, 0.5, 1, 1.5, 2, 2.5]
+
+
+@pytest.mark.parametrize(("rate", "at_once"), [(5, 1), (10, 1), (50, 5), (200, 20)])
+async def test_the_requests_of_a_second_are_spread_over_it(
+    clock: Clock, rate: int, at_once: int
+) -> None:
+    """What arrives a little late does not meet all of the next second's."""
+    lane = make_lane(rate_limit=rate, max_connections=10_000)
+    sent = []
+    for _ in range(3 * rate):
+        await lane.acquire(Query())
+        sent.append(loop_time())
+        lane.release()
+    for tenth in range(0, 3 * rate, at_once):
+        assert sent[tenth : tenth + at_once] == pytest.approx([tenth / rate] * at_once)
 
 
 async def test_a_rate_under_one_means_a_request_every_few_seconds(clock: Clock) -> None:

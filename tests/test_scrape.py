@@ -126,7 +126,7 @@ async def test_a_backup_that_ended_a_lookback_ago_to_the_second_counts(clock: Cl
 
 async def test_the_steady_state_takes_one_request_whatever_the_lookback(clock: Clock) -> None:
     simulator = make_simulator(fill(make_instance(), count=8 * 288), clock=clock)
-    config = make_config(ORDERS, defaults={"lookback": "7d"})
+    config = make_config(ORDERS, defaults={"lookback": "7d"}, api={"rate_limit": 0})
     async with running_exporter(simulator, config) as exporter:
         first = await samples(exporter)
         assert first.of("incremental_backups") == 7 * 288 + 1
