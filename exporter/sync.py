@@ -64,14 +64,21 @@ class Listing:
     started: float
     pages: dict[int, Page] = field(default_factory=dict)
     total_count: int | None = None  # as the answer that came last says
+    _totals: set[int | None] = field(default_factory=set)  # all that the pages' answers said
     _ids: set[str] = field(default_factory=set)
 
     def copy(self) -> "Listing":
-        return replace(self, pages=dict(self.pages), _ids=set(self._ids))
+        return replace(self, pages=dict(self.pages), _totals=set(self._totals), _ids=set(self._ids))
 
     def restart(self) -> None:
         self.pages.clear()
+        self._totals.clear()
         self._ids.clear()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all answers told the same number of rows, or none."""
+        return len(self._totals) == 1
 
     @property
     def progress(self) -> Progress:
@@ -85,6 +92,7 @@ class Listing:
             return page, True
         page = self.pages[offset] = await fetch(offset)
         self.total_count = page.total_count
+        self._totals.add(page.total_count)
         known = len(self._ids)
         self._ids.update(row.id for row in page.rows)
         return page, len(self._ids) > known
@@ -315,7 +323,8 @@ class InstanceSync:
     async def _list(self, listing: Listing, query: Query) -> tuple[Listed, bool]:
         """All rows of the listing's range, and whether they match the API's total_count.
 
-        Where they do not, or where rows moved between the pages, everything is read once more.
+        Where they do not, where rows moved between the pages, or the pages tell different numbers,
+        everything is read once more.
         Raises BadResponseError for a row that has different values both times.
         """
 
@@ -326,7 +335,11 @@ class InstanceSync:
 
         listed = await listing.fetch(fetch)
         total = listing.total_count
-        if not listed.moved and not listed.conflict and (total is None or listed.matches(total)):
+        if (
+            not (listed.moved or listed.conflict)
+            and listing.agrees
+            and (total is None or listed.matches(total))
+        ):
             return listed, total is not None
         log.debug(
             "listing moved, reading it again",
@@ -342,7 +355,7 @@ class InstanceSync:
             raise BadResponseError(
                 f"backup {listed.conflict[:64]} is listed twice with different values"
             )
-        if listed.matches(listing.total_count):
+        if listing.agrees and listed.matches(listing.total_count):
             return listed, True
         return Listed(first_rows | listed.rows, listed.moved, None), False
 

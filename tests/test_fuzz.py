@@ -165,6 +165,8 @@ def series(draw: st.DrawFn, hidden: bool) -> list[Row]:
     last = draw(st.integers(-40, 20)) * cadence + draw(st.sampled_from([0, 0.5, 7, 31]))
     retention = draw(st.sampled_from([None, None, None, 1_800.0, 4 * HOUR, 30 * HOUR]))
     late = draw(st.sampled_from([0, 0, 0, 5, 600]))
+    if duration > HOUR:
+        late = 0  # what appears after its end was hidden while it ran
     rows = []
     for number in range(count):
         begin = last - number * cadence

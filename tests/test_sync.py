@@ -329,6 +329,34 @@ async def test_a_row_that_vanishes_between_pages_has_the_listing_read_once_more(
     assert (reading.count, reading.listing_complete) == (148, True)
 
 
+async def test_pages_that_tell_different_totals_are_read_again() -> None:
+    """A page without one of its rows, and a total that fits what is left of them."""
+    rows = make_rows(2)
+    api = FakeApi()
+    answers = {1: (rows[1:], 2), 2: (rows, 1)}
+
+    def answer(number: int) -> None:
+        api.rows, total = answers.get(number, (rows, 2))
+        api.total = lambda _: total
+
+    api.before = answer
+    reading = await refresh(make_sync(api))
+    assert (reading.count, reading.listing_complete) == (2, True)
+    assert api.offsets == [0, 1, 0]
+
+
+async def test_pages_that_keep_telling_different_totals_are_published_as_incomplete() -> None:
+    api = FakeApi(make_rows(60))
+
+    def answer(number: int) -> None:
+        api.total = lambda total: total + number % 2
+
+    api.before = answer
+    reading = await refresh(make_sync(api))
+    assert (reading.count, reading.listing_complete) == (60, False)
+    assert api.offsets == [0, 49, 0, 49]
+
+
 async def test_a_listing_that_never_holds_still_is_published_as_incomplete() -> None:
     api = FakeApi(make_rows(120))
     api.before = lambda number: api.rows.insert(
