@@ -27,7 +27,7 @@ from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.registry import Collector
 
 from exporter import __version__
-from exporter.lines import Labels, LastExpositions, Table
+from exporter.lines import Encoder, Labels, LastExpositions, Table
 from exporter.models import InstanceResult, Snapshot
 
 PREFIX = "gaussdb_mysql_"
@@ -332,7 +332,7 @@ def render(
 
     `last` is where to find what needs no encoding, and where to keep it for the next time.
     """
-    encoder, content_type = choose_encoder(accept)
+    encoder, content_type = _choose_encoder(accept)
     if "escaping=" not in content_type or content_type.endswith(f"={UNDERSCORES}"):
         # Our names need no escaping. Told that any name will do, the encoder does not look at each
         # of their letters, and takes half as long.
@@ -345,6 +345,16 @@ def render(
         # Level 1: a few times faster than the default for a body hardly larger.
         return Exposition(gzip.compress(body, compresslevel=1, mtime=0), content_type, "gzip")
     return Exposition(body, content_type)
+
+
+def _choose_encoder(accept: str) -> tuple[Encoder, str]:
+    """prometheus-client's choice. It cannot compare versions that are no numbers."""
+    try:
+        # A parameter may be quoted (RFC 9110, 5.6.6).
+        chosen: tuple[Encoder, str] = choose_encoder(accept.replace('"', ""))
+    except TypeError:
+        chosen = choose_encoder("")
+    return chosen
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

@@ -51,6 +51,9 @@ class Flight:
     task: "asyncio.Task[None] | None" = None
     outcome: Reading | Failure | None = None
     finished: float = 0.0
+    # Of the instance's meter when it ended: a later query may count on.
+    requests_after: int = 0
+    failed_after: int = 0
     # What was known before the whole window was listed anew: serves if that takes too long.
     early: Reading | None = None
     early_at: float = 0.0
@@ -69,6 +72,7 @@ class Watch:
     failing_since: float | None = None
     failing_reason: Reason | None = None
     result: InstanceResult | None = None
+    result_begun: float = float("-inf")
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +112,9 @@ class Scraper:
         self._sequence = itertools.count()
         self._last: Snapshot | None = None  # of all instances
         self._newest: Snapshot | None = None  # of a probe too
+        self._last_begun = self._newest_begun = float("-inf")
+        # What the last scrape took after its waiting was over.
+        self.collecting_seconds = 0.0
         self._found: list[object] | None = None
         self._update_watches()
 
@@ -128,15 +135,20 @@ class Scraper:
 
     async def discover(self, seconds: float) -> None:
         """Ask for the instances of projects where that is due; wait only for what is unknown."""
-        pending = []
+        pending = [task for _, task in self._refresh()]
+        if pending:
+            await asyncio.wait(pending, timeout=max(0.0, seconds))
+        self._update_watches()
+
+    def _refresh(self) -> list[tuple[Discovery, "asyncio.Task[None]"]]:
+        """Ask for the instances of projects where that is due. Those that were never listed."""
+        unknown = []
         for project in self._projects.values():
             if project.discovery is not None:
                 task = project.discovery.refresh()
                 if task is not None and not project.discovery.known:
-                    pending.append(task)
-        if pending:
-            await asyncio.wait(pending, timeout=max(0.0, seconds))
-        self._update_watches()
+                    unknown.append((project.discovery, task))
+        return unknown
 
     def adopt(self, previous: "Scraper") -> None:
         """Go on with what `previous` knows of the instances that have not changed."""
@@ -237,32 +249,59 @@ class Scraper:
         begun = loop.time()
         # Those that are known do not wait for the discovery of others, which may hang.
         flights: dict[Watch, Flight] = {}
-        for i, watch in enumerate(self._in_order(only), start=1):
-            if self._watches.get(watch.instance.key) is watch:  # still
-                flights[watch] = self._join(watch, deadline)
-            if i % _STARTED_AT_ONCE == 0:
+        for i, watch in enumerate(self._in_order(only)):
+            if i and i % _STARTED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        await self.discover(deadline - loop.time() if only is None else 0.0)
-        for watch in self._in_order(only):
-            if watch not in flights and not self._closed:
-                flights[watch] = self._join(watch, deadline)
+            if self._is_current(watch):
+                # Some are started in any case: they would never be asked.
+                late = i >= _STARTED_AT_ONCE and loop.time() > deadline
+                flights[watch] = self._cut_off(watch) if late else self._join(watch, deadline)
+        await self._join_discovered(flights, deadline, only)
         tasks = [flight.task for flight in flights.values() if flight.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
+        waited = time.perf_counter()
         results = []
         for i, (watch, flight) in enumerate(flights.items(), start=1):
-            results.append(self._collect(watch, flight, begun, deadline))
-            if i % _COLLECTED_AT_ONCE == 0:
+            if self._is_current(watch):
+                results.append(self._collect(watch, flight, begun, deadline))
+            if i % _COLLECTED_AT_ONCE == 0 and loop.time() < deadline:
                 await asyncio.sleep(0)
         order = {key: i for i, key in enumerate(self._watches)}
+        # One may have gone during the turns of the loop.
         results = [result for result in results if result.instance.key in order]
         results.sort(key=lambda result: order[result.instance.key])
         snapshot = Snapshot(started, self._clock(), results, self._project_results())
-        self._newest = snapshot
-        if only is None:
-            self._last = snapshot
+        if begun >= self._newest_begun:  # not where a later scrape was faster
+            self._newest, self._newest_begun = snapshot, begun
+        if only is None and begun >= self._last_begun:
+            self._last, self._last_begun = snapshot, begun
         self._log_listings(results)
+        self.collecting_seconds = time.perf_counter() - waited
         return snapshot
+
+    async def _join_discovered(
+        self, flights: dict[Watch, Flight], deadline: float, only: InstanceKey | None
+    ) -> None:
+        """Ask the instances that discovery finds meanwhile, each project's as it is listed."""
+        loop = asyncio.get_running_loop()
+        # Only the first listing is worth the wait: one that failed may go on failing.
+        pending = {task for discovery, task in self._refresh() if discovery.success is None}
+        while True:
+            self._update_watches()
+            for watch in self._in_order(only):
+                if watch not in flights and not self._closed:
+                    flights[watch] = self._join(watch, deadline)
+            seconds = deadline - loop.time()
+            if only is not None or not pending or seconds <= 0:
+                return
+            _, pending = await asyncio.wait(
+                pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+
+    def _is_current(self, watch: Watch) -> bool:
+        """Whether its instance is still, or again, the one that is watched."""
+        return self._watches.get(watch.instance.key) is watch
 
     def _is_fresh(self, now: float) -> bool:
         age = now - self._last.finished if self._last is not None else float("inf")
@@ -291,6 +330,23 @@ class Scraper:
         self._tasks.add(flight.task)
         flight.task.add_done_callback(self._tasks.discard)
         return flight
+
+    def _cut_off(self, watch: Watch) -> Flight:
+        """The query of an instance for which the deadline came before it could be begun."""
+        if watch.flight is not None:
+            return watch.flight
+        now = asyncio.get_running_loop().time()
+        requests, failed = watch.meter.requests, watch.meter.failed
+        return Flight(
+            query=Query(deadline=now, meter=watch.meter),
+            started=now,
+            requests_before=requests,
+            failed_before=failed,
+            outcome=_DEADLINE,
+            finished=now,
+            requests_after=requests,
+            failed_after=failed,
+        )
 
     async def _fly(self, watch: Watch, flight: Flight) -> None:
         loop = asyncio.get_running_loop()
@@ -324,6 +380,8 @@ class Scraper:
             )
         finally:
             flight.finished = loop.time()
+            flight.requests_after = watch.meter.requests
+            flight.failed_after = watch.meter.failed
             if watch.flight is flight:
                 watch.flight = None
 
@@ -339,9 +397,10 @@ class Scraper:
         now = asyncio.get_running_loop().time()
         outcome = flight.outcome
         finished = flight.finished
+        requests, failed = flight.requests_after, flight.failed_after
         cut_off, watch.cut_off = watch.cut_off, 0
         if outcome is None:
-            finished = now
+            finished, requests, failed = now, watch.meter.requests, watch.meter.failed
             if flight.early is not None and flight.early_at >= begun:
                 # The listing goes on in the next scrape from the pages that it has.
                 outcome = flight.early
@@ -355,25 +414,26 @@ class Scraper:
             outcome = flight.early if flight.early_at >= begun else outcome
             if isinstance(outcome, Reading):
                 watch.last_success = self._clock()
-        failed = watch.meter.failed - flight.failed_before
+        api_errors = failed - flight.failed_before
         if isinstance(outcome, Failure) and outcome.reason is Reason.DEADLINE:
             watch.cut_off = cut_off + 1
             watch.meter.count_error(Reason.DEADLINE)
-            failed += 1
+            api_errors += 1
         result = InstanceResult(
             instance=watch.instance,
             reading=outcome if isinstance(outcome, Reading) else None,
             failure=outcome if isinstance(outcome, Failure) else None,
             duration_seconds=finished - flight.started,
-            api_requests=watch.meter.requests - flight.requests_before,
-            api_errors=failed,
+            api_requests=requests - flight.requests_before,
+            api_errors=api_errors,
             api_requests_total=watch.meter.requests,
             api_errors_total=dict(watch.meter.errors),
             last_success=watch.last_success,
             progress=watch.sync.progress,
         )
-        watch.result = result
-        self._log_change(watch, result)
+        if flight.started >= watch.result_begun:  # not where a later query was faster
+            watch.result, watch.result_begun = result, flight.started
+            self._log_change(watch, result)
         return result
 
     def _expire(self, watch: Watch, flight: Flight) -> None:

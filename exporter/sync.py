@@ -365,7 +365,8 @@ class InstanceSync:
             self._knows_latest = True  # and from now on each listing shows what is later
         elif not self._knows_latest:
             # The listing's margin may show one, but a longer backup may have ended later.
-            earlier = await self._find_earlier(now, query)
+            earlier, certain = await self._find_earlier(now, query)
+            complete = complete and certain
             self._knows_latest = True
             if earlier is not None:
                 window = with_earlier(window, earlier, now=now)
@@ -374,18 +375,19 @@ class InstanceSync:
         reading, self._sums = read(window, now=now, complete=complete, known=self._sums)
         return reading
 
-    async def _find_earlier(self, now: float, query: Query) -> Backup | None:
-        """The latest finished backup, where the window has none."""
+    async def _find_earlier(self, now: float, query: Query) -> tuple[Backup | None, bool]:
+        """The latest finished backup, where the window has none; and whether the rows that it was
+        found in match the API's total_count, where they had to be listed."""
         best, narrowed = await self._search_latest(now, query)
         if not narrowed or best is None or best.end is None:
-            return best
+            return best, True
         # Where the API filters by begin_time, a backup that began before the range that was left
         # may have ended later.
         begin = best.end - LISTING_MARGIN_SECONDS
-        listed, _ = await self._list(
+        listed, complete = await self._list(
             Listing(begin=begin, end=now + _AHEAD_SECONDS, started=now), query
         )
-        return _latest([best, *listed.rows.values()], now)
+        return _latest([best, *listed.rows.values()], now), complete
 
     async def _search_latest(self, now: float, query: Query) -> tuple[Backup | None, bool]:
         """The latest finished backup, where the window has none: one or two requests.
@@ -393,11 +395,12 @@ class InstanceSync:
         The order of rows is not documented. A page of 50 rows in order of time is not so by
         chance: then the first or the last page has it. Otherwise the range is narrowed to what
         is later than the latest seen, until it fits a page; the second value tells that it was.
-        Where the first page has only running ones, all are read, if they are not too many.
+        Where that does not help, since many run, all are read if they are not too many.
         """
         oldest, end = now - _RETENTION_SECONDS, now + _AHEAD_SECONDS
         begin = oldest
         best: Backup | None = None
+        in_order = False
         for _ in range(_NARROWING_STEPS):
 
             async def fetch(offset: int, begin: float = begin) -> Page:
@@ -409,35 +412,40 @@ class InstanceSync:
             total, count = first.total_count, len(first.rows)
             before, best = best, _latest([*first.rows, *([best] if best else [])], now)
             # A full page proves nothing, whatever the API says.
+            narrowed = begin > oldest and not in_order
             if not count or (count != PAGE_ROWS and total == count):
-                return best, begin > oldest
+                return best, narrowed
             if count < PAGE_ROWS and (total or 0) <= count:
-                return best, begin > oldest
+                return best, narrowed
             if count < PAGE_ROWS and before is not None and best == before:
-                return best, begin > oldest  # nothing later, whatever the API announces
+                return best, narrowed  # nothing later, whatever the API announces
             ends = [row.end for row in first.rows if row.end is not None]
             if count < PAGE_ROWS or len(ends) < count // 2:
                 pass  # pages shorter than asked for, or hardly a time: no telling the order
             elif is_sorted(reversed(ends)) and not is_sorted(ends):
-                return best, begin > oldest
+                if in_order:
+                    return best, False
+                in_order = True  # one more look, for what has ended later than all of these
             elif is_sorted(ends) and total is not None and total >= count:
                 # One row less than a page: a full one has more rows behind it than it says.
                 offset = max(total - PAGE_STEP, PAGE_STEP)
                 last = await fetch(offset)
                 ends += [row.end for row in last.rows if row.end is not None]
                 best = _latest([*last.rows, *([best] if best else [])], now)
+                # Those that run may be behind all others, and say nothing of the order.
+                ascending = is_sorted(ends) and any(row.end is not None for row in last.rows)
                 if len(last.rows) == total - offset and (
-                    is_sorted(ends) or total <= PAGE_ROWS + PAGE_STEP
+                    ascending or total <= PAGE_ROWS + PAGE_STEP
                 ):
-                    return best, begin > oldest
-            if best is None or best.end is None:
-                # Running backups alone: there is nothing to narrow by.
-                if total is None or total > _MOST_ROWS_SEARCHED:
-                    break
+                    return best, narrowed
+            if best == before and total is not None and total <= _MOST_ROWS_SEARCHED:
+                # Nothing to narrow by, where many run: read all.
                 listed, complete = await self._list(Listing(begin, end, started=now), query)
-                if not complete:
-                    break
-                return _latest(listed.rows.values(), now), False
+                if complete:
+                    found = [*listed.rows.values(), *([best] if best else [])]
+                    return _latest(found, now), narrowed
+            if best is None or best.end is None:
+                break
             begin = best.end - 1.0
         raise BadResponseError(
             "the latest backup before the lookback could not be found: too many rows in no order"

@@ -39,7 +39,8 @@ def scrape_seconds(header: str | None, config: ScrapeConfig) -> float:
 
 
 class Renderer:
-    """Renders beside the event loop, and knows how long that takes: the deadline includes it."""
+    """Renders beside the event loop, and knows how long that takes, and the collecting before it:
+    the deadline includes both."""
 
     def __init__(self) -> None:
         self._seconds_per_instance = _RENDER_SECONDS_PER_INSTANCE
@@ -54,7 +55,9 @@ class Renderer:
         instances: int,
         request: Request,
         last: LastExpositions | None = None,
+        spent_seconds: float = 0.0,
     ) -> Exposition:
+        """`spent_seconds`: what the scrape took already after its deadline."""
         started = time.perf_counter()
         exposition = await asyncio.to_thread(
             render,
@@ -65,7 +68,7 @@ class Renderer:
         )
         if instances >= 100:
             # Half as much again as it last took, never less than half of what was known.
-            took = 1.5 * (time.perf_counter() - started) / instances
+            took = 1.5 * (spent_seconds + time.perf_counter() - started) / instances
             self._seconds_per_instance = max(took, self._seconds_per_instance / 2)
         return exposition
 
@@ -82,7 +85,11 @@ def create_app(
         count = len(scraper.instances)
         snapshot = await scraper.scrape(seconds - min(renderer.reserve(count), seconds / 2))
         collector = Registries(SnapshotCollector(snapshot), exporter.own.registry)
-        return _exposition(await renderer.render(collector, count, request, renderer.last))
+        return _exposition(
+            await renderer.render(
+                collector, count, request, renderer.last, scraper.collecting_seconds
+            )
+        )
 
     async def probe(request: Request) -> Response:
         project, instance = (request.query_params.get(name, "") for name in ("project", "instance"))

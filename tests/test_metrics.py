@@ -457,6 +457,22 @@ def test_openmetrics_is_given_to_whom_asks_for_it() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("accept", "given"),
+    [
+        ('text/plain;version="0.0.4"', "text/plain; version=0.0.4"),
+        ('application/openmetrics-text; version="1.0.0"', "application/openmetrics-text"),
+        ("text/plain;version=x", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=1.0.0rc", "text/plain; version=0.0.4"),
+        ('";;=,"', "text/plain; version=0.0.4"),
+    ],
+)
+def test_an_accept_header_of_any_form_is_answered(accept: str, given: str) -> None:
+    exposition = render(SnapshotCollector(SNAPSHOT), accept=accept)
+    assert exposition.content_type.startswith(given)
+    assert b"gaussdb_mysql_incremental_backups" in exposition.body
+
+
 def test_openmetrics_has_the_same_numbers() -> None:
     text = render(SnapshotCollector(SNAPSHOT), accept=OPENMETRICS).body.decode()
     assert series_of(parse_strictly(text)) == series_of(parse_classic(classic(SNAPSHOT)))

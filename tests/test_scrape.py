@@ -406,6 +406,33 @@ async def test_a_query_whose_scraper_hung_up_serves_the_next_scrape(clock: Clock
     assert len(backup_requests(simulator)) == 1
 
 
+async def test_a_scrape_tells_the_cost_of_its_own_query_alone(clock: Clock) -> None:
+    """One of a pair waits for a slow instance while the other asks the fast one anew."""
+    simulator = make_many(2, clock=clock)
+    fast, slow = instance_id(0), instance_id(1)
+    config = make_config(projects=[make_many_settings(2)])
+    async with running_exporter(simulator, config) as exporter:
+        await samples(exporter)
+        simulator.fault_script = lambda request: (
+            Fault(delay_seconds=8) if request.instance_id == slow else None
+        )
+        first = asyncio.create_task(samples(exporter, timeout=TEN_SECONDS))
+        await clock.advance(5)
+        simulator.instance(fast).failure = Fault(status=500)
+        second = await samples(exporter, timeout=1.0)
+        assert second.of("scrape_success", fast) == 0
+        assert second.of("scrape_api_errors", fast) == 1
+        published = await first
+        assert published.of("scrape_success", fast) == 1
+        assert published.of("scrape_api_requests", fast) == 1
+        assert published.of("scrape_api_errors", fast) == 0
+        assert published.of("api_requests_total", fast) == 3
+        view = exporter.scraper.view()
+        assert view is not None
+        shown = {result.instance.id: result.failure for result in view.results}
+        assert shown[fast] is not None  # the page has the newer of the two
+
+
 # Failures stay where they are ------------------------------------------------------------------
 
 
@@ -504,6 +531,71 @@ async def test_a_discovery_that_hangs_keeps_no_known_instance_from_being_asked(
             assert scrape.samples.of("incremental_backups", ORDERS) == 1
             assert scrape.samples.of("discovery_success", "", project=OTHER_PROJECT) == 0
             await clock.advance(15 - scrape.seconds)
+
+
+async def test_what_is_discovered_is_asked_while_another_discovery_hangs(clock: Clock) -> None:
+    simulator = make_simulator(
+        make_project(make_instance(make_backup(), id=ORDERS)),
+        make_project(make_instance(make_backup(), id=BILLING), id=OTHER_PROJECT),
+        clock=clock,
+    )
+
+    def slow(request: RecordedRequest) -> Fault | None:
+        if request.operation != "list_instances":
+            return None
+        return Fault(hang=True) if request.project_id == OTHER_PROJECT else Fault(delay_seconds=3)
+
+    simulator.fault_script = slow
+    config = make_config(
+        projects=[
+            make_project_settings(id=id, discovery={"enabled": True})
+            for id in (PROJECT, OTHER_PROJECT)
+        ]
+    )
+    async with running_exporter(simulator, config) as exporter:
+        first = await samples(exporter, timeout=TEN_SECONDS)
+        assert first.by_instance("incremental_backups") == {ORDERS: 1}
+        assert first.of("scrape_duration_seconds") == 0
+
+
+async def test_an_instance_that_goes_and_comes_back_is_published_once(clock: Clock) -> None:
+    """While a scrape waits for another project's first discovery."""
+    simulator = make_simulator(
+        make_project(
+            make_instance(make_backup(), id=ORDERS), make_instance(make_backup(), id=BILLING)
+        ),
+        make_project(id=OTHER_PROJECT),
+        clock=clock,
+    )
+    project = simulator.projects[PROJECT]
+    both = dict(project.instances)
+
+    def hang(request: RecordedRequest) -> Fault | None:
+        if (request.operation, request.project_id) == ("list_instances", OTHER_PROJECT):
+            return Fault(hang=True)
+        return None
+
+    simulator.fault_script = hang
+    settings = {"enabled": True, "refresh_interval": "1s"}
+    config = make_config(
+        projects=[
+            make_project_settings(id=id, discovery=settings) for id in (PROJECT, OTHER_PROJECT)
+        ],
+    )
+    probe = f"/probe?project={PROJECT}&instance={BILLING}"
+    async with running_exporter(simulator, config) as exporter:
+        await samples(exporter, path=probe)
+        scraping = asyncio.create_task(samples(exporter, timeout=25.0))
+        for instances in ({BILLING: both[BILLING]}, both):
+            project.instances = dict(instances)
+            await clock.advance(2)
+            for _ in range(2):  # the first asks, the second sees
+                await samples(exporter, path=probe)
+                await clock.advance(0.5)
+        published = await scraping  # two series of one instance would be refused
+    # The one that came back was seen at the deadline alone.
+    assert published.by_instance("scrape_success") == {ORDERS: 0, BILLING: 1}
+    assert published.backup_gauges(ORDERS) == {}
 
 
 async def test_instances_follow_what_discovery_finds(clock: Clock) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import math
 import os
 import random
 from collections import Counter
@@ -502,7 +503,7 @@ async def test_a_stale_instance_takes_one_request_too() -> None:
     api = FakeApi(make_rows(300, last_age=20 * DAY))
     sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
     assert (await refresh(sync)).latest_end == NOON - 20 * DAY
-    assert api.requests() == 2  # the listing, and the search
+    assert api.requests() == 3  # the listing, and the search
     for _ in range(5):
         clock.now += 300
         reading = await refresh(sync)
@@ -957,8 +958,9 @@ async def test_a_listing_that_took_long_is_followed_by_a_look_at_what_is_new() -
         ("descending", 1, 1),
         ("shuffled", 49, 1),
         ("shuffled", 50, 4),  # no order to go by: the day before what is found is listed too
-        ("descending", 51, 1),
-        ("descending", 2016, 1),
+        ("descending", 50, 2),
+        ("descending", 51, 2),
+        ("descending", 2016, 2),
         ("ascending", 50, 2),
         ("ascending", 51, 2),
         ("ascending", 98, 2),
@@ -1027,19 +1029,23 @@ async def test_two_pages_that_have_all_rows_need_no_order(
     assert api.requests() == 1 + 2
 
 
-async def test_a_full_page_with_nothing_later_is_not_the_end() -> None:
+@pytest.mark.parametrize(("running", "found"), [(55, True), (1_000, False)])
+async def test_a_full_page_with_nothing_later_is_not_the_end(running: int, found: bool) -> None:
     """Behind the running backups that fill it there is a later one, which nobody has seen."""
     api = FakeApi(make_rows(60, last_age=4 * DAY), order="shuffled")
 
     def hide(number: int) -> None:
         if number == 3:
             latest = Backup("latest", NOON - 3 * DAY, NOON - 3 * DAY, 1.0)
-            running = [Backup(f"r-{n}", NOON - 3 * DAY, None, 0.0) for n in range(55)]
-            api.rows, api.order = [latest, *running], "ascending"  # those that run come first
+            others = [Backup(f"r-{n}", NOON - 3 * DAY, None, 0.0) for n in range(running)]
+            api.rows, api.order = [latest, *others], "ascending"  # those that run come first
 
     api.before = hide
-    with pytest.raises(BadResponseError, match="could not be found"):
-        await refresh(make_sync(api))
+    if found:
+        assert (await refresh(make_sync(api))).latest_end == NOON - 3 * DAY
+    else:  # too many to be read
+        with pytest.raises(BadResponseError, match="could not be found"):
+            await refresh(make_sync(api))
 
 
 async def test_the_search_misses_no_backup_that_ended_within_the_second(
@@ -1148,6 +1154,49 @@ async def test_only_running_backups_in_the_past_are_no_latest_one() -> None:
     api = FakeApi([Backup("stuck", NOON - 5 * DAY, None, 0.0)])
     reading = await refresh(make_sync(api))
     assert (reading.running, reading.latest_end) == (0, None)
+
+
+@pytest.mark.parametrize("running", [48, 49, 50, 120])
+@pytest.mark.parametrize("order", ["begin", "end, those that run last"])
+@pytest.mark.parametrize("filter_by", ["begin", "end"])
+async def test_running_backups_behind_all_others_hide_no_later_one(
+    monkeypatch: pytest.MonkeyPatch, running: int, order: str, filter_by: str
+) -> None:
+    """The last page has no end then, and says nothing of the order."""
+    monkeypatch.setitem(
+        ORDERS,
+        order,
+        (lambda row: row.begin) if order == "begin" else (lambda row: row.end or math.inf),
+    )
+    stuck = [Backup(f"stuck-{n}", NOON - 3 * DAY + n, None, 0.0) for n in range(running)]
+    api = FakeApi([*make_rows(100, last_age=5 * DAY), *stuck], order=order)
+    api.filter_by = filter_by
+    assert (await refresh(make_sync(api))).latest_end == NOON - 5 * DAY
+
+
+async def test_a_long_backup_that_ended_after_fifty_that_began_later_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ORDERS, "begin, the newest first", lambda row: -(row.begin or 0.0))
+    last = NOON - 5 * DAY
+    long = Backup("long", last - DAY, last + 600, 9.0)
+    api = FakeApi([*make_rows(300, last_age=5 * DAY), long], order="begin, the newest first")
+    reading = await refresh(make_sync(api))
+    assert (reading.latest_end, reading.latest_size_kilobytes) == (last + 600, 9.0)
+
+
+async def test_a_search_whose_rows_do_not_match_their_number_is_told_as_incomplete() -> None:
+    """The listing is empty and complete; the day before the latest is not."""
+    api = FakeApi(make_rows(60, last_age=3 * DAY), order="shuffled")
+    api.total = lambda total: total + 1 if total == 61 else total
+
+    def add(number: int) -> None:
+        if number == 4:
+            api.rows.append(Backup("other", NOON - 4 * DAY, NOON - 4 * DAY + 60, 1.0))
+
+    api.before = add
+    reading = await refresh(make_sync(api))
+    assert (reading.latest_end, reading.listing_complete) == (NOON - 3 * DAY, False)
 
 
 @pytest.mark.parametrize("count", [50, 60, 1_000])
