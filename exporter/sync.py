@@ -400,7 +400,7 @@ class InstanceSync:
         oldest, end = now - _RETENTION_SECONDS, now + _AHEAD_SECONDS
         begin = oldest
         best: Backup | None = None
-        in_order = False
+        confirming = False  # that nothing has ended later than all of a page in order
         for _ in range(_NARROWING_STEPS):
 
             async def fetch(offset: int, begin: float = begin) -> Page:
@@ -412,7 +412,8 @@ class InstanceSync:
             total, count = first.total_count, len(first.rows)
             before, best = best, _latest([*first.rows, *([best] if best else [])], now)
             # A full page proves nothing, whatever the API says.
-            narrowed = begin > oldest and not in_order
+            narrowed = begin > oldest and not confirming
+            descending = False
             if not count or (count != PAGE_ROWS and total == count):
                 return best, narrowed
             if count < PAGE_ROWS and (total or 0) <= count:
@@ -423,9 +424,9 @@ class InstanceSync:
             if count < PAGE_ROWS or len(ends) < count // 2:
                 pass  # pages shorter than asked for, or hardly a time: no telling the order
             elif is_sorted(reversed(ends)) and not is_sorted(ends):
-                if in_order:
+                if confirming:
                     return best, False
-                in_order = True  # one more look, for what has ended later than all of these
+                descending = True
             elif is_sorted(ends) and total is not None and total >= count:
                 # One row less than a page: a full one has more rows behind it than it says.
                 offset = max(total - PAGE_STEP, PAGE_STEP)
@@ -446,7 +447,7 @@ class InstanceSync:
                     return _latest(found, now), narrowed
             if best is None or best.end is None:
                 break
-            begin = best.end - 1.0
+            begin, confirming = best.end - 1.0, descending
         raise BadResponseError(
             "the latest backup before the lookback could not be found: too many rows in no order"
         )

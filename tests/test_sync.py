@@ -1185,6 +1185,21 @@ async def test_a_long_backup_that_ended_after_fifty_that_began_later_is_found(
     assert (reading.latest_end, reading.latest_size_kilobytes) == (last + 600, 9.0)
 
 
+async def test_a_page_in_order_by_chance_is_followed_by_all_that_no_order_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first page descends; what has ended later is in no order, and one began long before."""
+    monkeypatch.setitem(ORDERS, "by id", lambda row: row.id)
+    first = [NOON - 9 * DAY - number * 60.0 for number in range(50)]
+    later = [NOON - 5 * DAY + number * 7 % 60 * 60.0 for number in range(60)]
+    rows = [Backup(f"row-{n:03}", end - 30.0, end, 1.0) for n, end in enumerate(first + later)]
+    latest = NOON - 5 * DAY + 2 * HOUR
+    rows.append(Backup("row-999", latest - 20 * HOUR, latest, 9.0))
+    api = FakeApi(rows, order="by id")
+    api.filter_by = "begin"
+    assert (await refresh(make_sync(api))).latest_end == latest
+
+
 async def test_a_search_whose_rows_do_not_match_their_number_is_told_as_incomplete() -> None:
     """The listing is empty and complete; the day before the latest is not."""
     api = FakeApi(make_rows(60, last_age=3 * DAY), order="shuffled")
