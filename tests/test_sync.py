@@ -330,6 +330,27 @@ async def test_a_row_that_vanishes_between_pages_has_the_listing_read_once_more(
     assert (reading.count, reading.listing_complete) == (148, True)
 
 
+async def test_a_row_in_conflict_is_read_again_though_the_number_of_rows_is_right() -> None:
+    first, second = Backup("a", NOON - 60, NOON - 30, 1.0), Backup("a", NOON - 60, NOON - 30, 4.0)
+    api = FakeApi()
+
+    def answer(number: int) -> None:
+        api.rows = [first, second] if number == 1 else [second]
+
+    api.before, api.total = answer, lambda total: 1
+    reading = await refresh(make_sync(api))
+    assert (reading.size_kilobytes, reading.listing_complete) == (4.0, True)
+    assert api.offsets == [0, 0]
+
+
+def test_a_copy_of_a_listing_is_its_own() -> None:
+    listing = Listing(begin=0.0, end=1.0, started=0.0, pages={0: Page([], 0)})
+    listing._totals.add(0)
+    listing.copy().restart()
+    assert listing.agrees
+    assert listing.pages
+
+
 async def test_pages_that_tell_different_totals_are_read_again() -> None:
     """A page without one of its rows, and a total that fits what is left of them."""
     rows = make_rows(2)
