@@ -420,9 +420,9 @@ class InstanceSync:
                 return best, narrowed
             if count < PAGE_ROWS and before is not None and best == before:
                 return best, narrowed  # nothing later, whatever the API announces
-            ends = [row.end for row in first.rows if row.end is not None]
-            if count < PAGE_ROWS or len(ends) < count // 2:
-                pass  # pages shorter than asked for, or hardly a time: no telling the order
+            ends = [row.end for row in first.rows if row.end is not None and row.end <= now]
+            if len(ends) < PAGE_ROWS:
+                pass  # pages shorter than asked for, or backups that run: no telling the order
             elif is_sorted(reversed(ends)) and not is_sorted(ends):
                 if confirming:
                     return best, False
@@ -431,10 +431,9 @@ class InstanceSync:
                 # One row less than a page: a full one has more rows behind it than it says.
                 offset = max(total - PAGE_STEP, PAGE_STEP)
                 last = await fetch(offset)
-                ends += [row.end for row in last.rows if row.end is not None]
+                ends += [row.end for row in last.rows if row.end is not None and row.end <= now]
                 best = _latest([*last.rows, *([best] if best else [])], now)
-                # Those that run may be behind all others, and say nothing of the order.
-                ascending = is_sorted(ends) and any(row.end is not None for row in last.rows)
+                ascending = is_sorted(ends) and len(ends) == count + len(last.rows)
                 if len(last.rows) == total - offset and (
                     ascending or total <= PAGE_ROWS + PAGE_STEP
                 ):
