@@ -11,9 +11,20 @@ import httpx
 import structlog
 from pydantic import SecretStr
 
-from exporter.answers import error_of
-from exporter.api import ProjectClient, Wire, connect, fetch_token, ssl_context
-from exporter.auth import (
+from exporter.cloud.answers import error_of
+from exporter.cloud.api import ProjectClient, Wire, connect, fetch_token, ssl_context
+from exporter.cloud.discovery import Discovery
+from exporter.config.schema import (
+    AkskAuth,
+    ApiConfig,
+    Config,
+    EcsAgencyAuth,
+    EnvAuth,
+    PasswordAuth,
+    ProjectConfig,
+    StaticTokenAuth,
+)
+from exporter.credentials.auth import (
     CloudAuth,
     FixedSource,
     Keys,
@@ -25,23 +36,12 @@ from exporter.auth import (
     TokenAuth,
     keys_from_environment,
 )
-from exporter.config import (
-    AkskAuth,
-    ApiConfig,
-    Config,
-    EcsAgencyAuth,
-    EnvAuth,
-    PasswordAuth,
-    ProjectConfig,
-    StaticTokenAuth,
-)
-from exporter.discovery import Discovery
+from exporter.credentials.metadata import create_metadata_client, fetch_temporary_keys
 from exporter.errors import ApiError, ConfigError
-from exporter.limits import Jitter
-from exporter.metadata import create_metadata_client, fetch_temporary_keys
-from exporter.metrics import OwnMetrics
-from exporter.redaction import SecretRegistry
-from exporter.scrape import Project, Scraper
+from exporter.exposition.metrics import OwnMetrics
+from exporter.reporting.redaction import SecretRegistry
+from exporter.scraping.scraper import Project, Scraper
+from exporter.transport.limits import Jitter
 
 log = structlog.get_logger(__name__)
 

@@ -13,19 +13,20 @@ from typing import NoReturn
 import structlog
 import uvloop
 
-from exporter import __version__, logs
+from exporter import __version__
 from exporter.assembly import Exporter, check_certificates, missing_secrets
-from exporter.config import Config, load_config
+from exporter.config.schema import Config, load_config
 from exporter.demo import build_demo_config, describe_demo
 from exporter.errors import ConfigError
-from exporter.metrics import OwnMetrics, Registries, SnapshotCollector, render
+from exporter.exposition.metrics import OwnMetrics, Registries, SnapshotCollector, render
 from exporter.models import Snapshot
-from exporter.redaction import SecretRegistry
-from exporter.server import bind, parse_listen_address, raise_open_files_limit, serve
+from exporter.reporting import logs
+from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import build_demo
 from exporter.simulator import serve as serve_simulator
-from exporter.web import create_app
-from exporter.webconfig import LoadedWebConfig, load_web_config
+from exporter.web.app import create_app
+from exporter.web.server import bind, parse_listen_address, raise_open_files_limit, serve
+from exporter.web.web_config import LoadedWebConfig, load_web_config
 
 log = structlog.get_logger(__name__)
 

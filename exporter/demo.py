@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from exporter.config import Config
+from exporter.config.schema import Config
 from exporter.simulator import (
     DEMO_DOMAIN,
     DEMO_INSTANCES,

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 import structlog
 
-from tests.virtual_time import CarefulVirtualTimeLoop, Clock
+from tests.support.virtual_time import CarefulVirtualTimeLoop, Clock
 
 hypothesis.settings.register_profile(
     "default", deadline=None, print_blob=True, derandomize=False, database=None

@@ -24,12 +24,11 @@ from dataclasses import dataclass, field
 import aiohttp
 import uvloop
 
-from exporter import logs
 from exporter.assembly import Exporter
-from exporter.config import Config
-from exporter.metrics import OwnMetrics
-from exporter.redaction import SecretRegistry
-from exporter.server import bind, serve
+from exporter.config.schema import Config
+from exporter.exposition.metrics import OwnMetrics
+from exporter.reporting import logs
+from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import (
     DEMO_DOMAIN,
     DEMO_PASSWORD,
@@ -43,7 +42,8 @@ from exporter.simulator import (
     build_cloud,
 )
 from exporter.simulator import serve as serve_simulator
-from exporter.web import create_app
+from exporter.web.app import create_app
+from exporter.web.server import bind, serve
 
 INSTANCES = 20
 BACKUPS = 400

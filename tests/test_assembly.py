@@ -7,12 +7,12 @@ import pytest
 import structlog
 
 from exporter.assembly import Accounts, Exporter, missing_secrets
-from exporter.config import Config
+from exporter.config.schema import Config
 from exporter.errors import ConfigError
-from exporter.metrics import OwnMetrics
-from exporter.redaction import SecretRegistry
+from exporter.exposition.metrics import OwnMetrics
+from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import Fault, Simulator
-from tests.factories import (
+from tests.support.factories import (
     ACCESS_KEY,
     AUTH,
     BILLING,
@@ -33,8 +33,8 @@ from tests.factories import (
     running_exporter,
     samples,
 )
-from tests.faults import StreamingTransport
-from tests.virtual_time import Clock
+from tests.support.faults import StreamingTransport
+from tests.support.virtual_time import Clock
 
 
 def make_cloud(clock: Clock) -> Simulator:

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import __version__
 from exporter.cli import main, parse_arguments
-from exporter.config import ApiConfig
+from exporter.config.schema import ApiConfig
 from exporter.demo import build_demo_config
 from exporter.simulator import (
     DEMO_BUSY,
@@ -38,7 +38,8 @@ from exporter.simulator import (
     build_demo,
     serve,
 )
-from tests.factories import (
+from tests.config.test_schema import MISTAKES, PROBLEMS
+from tests.support.factories import (
     BACKUP_GAUGES,
     REASONS,
     Samples,
@@ -46,9 +47,8 @@ from tests.factories import (
     running_exporter,
     samples,
 )
-from tests.programs import answers, eventually, free_port, get
-from tests.test_config import MISTAKES, PROBLEMS
-from tests.virtual_time import DAY, HOUR, NOON, Clock
+from tests.support.programs import answers, eventually, free_port, get
+from tests.support.virtual_time import DAY, HOUR, NOON, Clock
 
 MINIMAL = "projects: [{id: p1, region: cn-north-4, instances: [i1]}]\n"
 

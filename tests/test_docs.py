@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
 
 from exporter.cli import build_parser
-from exporter.config import (
+from exporter.config.regions import KNOWN_REGIONS
+from exporter.config.schema import (
     ONE_OF,
     AkskAuth,
     ApiConfig,
@@ -27,11 +27,10 @@ from exporter.config import (
     parse_config,
 )
 from exporter.errors import Reason
-from exporter.metrics import OwnMetrics, SnapshotCollector
-from exporter.regions import KNOWN_REGIONS
-from tests.test_metrics import SNAPSHOT
+from exporter.exposition.metrics import OwnMetrics, SnapshotCollector
+from tests.exposition.test_metrics import SNAPSHOT
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 EXAMPLE = (ROOT / "config.example.yaml").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 METRICS = (ROOT / "docs" / "metrics.md").read_text()

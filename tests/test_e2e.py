@@ -15,7 +15,7 @@ from exporter.simulator import (
     DEMO_REGION,
     DEMO_USER,
 )
-from tests.programs import (
+from tests.support.programs import (
     eventually,
     get,
     query,

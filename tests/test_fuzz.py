@@ -41,11 +41,11 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from exporter.assembly import Exporter
-from exporter.config import Config
+from exporter.config.schema import Config
 from exporter.simulator import Fault, Knobs, RecordedRequest, SimulatedBackup, Simulator
 from exporter.simulator.cloud import Order
-from exporter.web import create_app
-from tests.factories import (
+from exporter.web.app import create_app
+from tests.support.factories import (
     REASONS,
     Samples,
     instance_id,
@@ -56,8 +56,8 @@ from tests.factories import (
     make_project_settings,
     parse_samples,
 )
-from tests.faults import RESET, StreamingTransport
-from tests.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
+from tests.support.faults import RESET, StreamingTransport
+from tests.support.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
 
 # Asked for a number, it looks for new examples; without, every run tries the same ones: a change is
 # not blamed for what it did not break.

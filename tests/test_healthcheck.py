@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.certificates import Authority
+from tests.support.certificates import Authority
+from tests.support.paths import ROOT
 
 Serve = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
 def healthcheck() -> ModuleType:
-    path = Path(__file__).parent.parent / "docker" / "healthcheck.py"
+    path = ROOT / "docker" / "healthcheck.py"
     spec = importlib.util.spec_from_file_location("healthcheck", path)
     assert spec is not None
     assert spec.loader is not None

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import exporter
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 TOOLS = Path(sys.executable).parent
 
 

@@ -1,0 +1,1 @@
+"""What is known of one instance's backups, and what to ask next."""

@@ -1,0 +1,1 @@
+"""What can be asked of the cloud, and what its answers say."""

@@ -1,0 +1,196 @@
+"""A project's instances as the cloud lists them, kept when the cloud does not answer."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from exporter.cloud.answers import FoundInstance, InstancePage
+from exporter.config.schema import DiscoveryConfig
+from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
+from exporter.transport.limits import Query
+
+log = structlog.get_logger(__name__)
+
+# What can be a part of the API's path and of a label without surprise.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_PAGES = 1_000
+# What a listing may wait for: slots, the end of a silence, an announced Retry-After.
+_PATIENCE_SECONDS = 300.0
+
+
+class Client(Protocol):
+    """What discovery needs of the API's client."""
+
+    async def fetch_instances(self, *, version: str, offset: int, query: Query) -> InstancePage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the filters made of a project's instances."""
+
+    monitored: Mapping[str, FoundInstance]
+    unmonitored: frozenset[str]  # filtered out; excluded ones are neither
+    names: Mapping[str, str]  # of all instances by id: for those that are configured without
+
+
+def choose(instances: Sequence[FoundInstance], filters: DiscoveryConfig) -> Found:
+    """Apply the filters. Pure."""
+    monitored: dict[str, FoundInstance] = {}
+    unmonitored: set[str] = set()
+    for instance in instances:
+        if filters.excludes(instance_id=instance.id, name=instance.name):
+            continue
+        if filters.wants(name=instance.name, tags=instance.tags):
+            monitored[instance.id] = instance
+        else:
+            unmonitored.add(instance.id)
+    return Found(
+        monitored, frozenset(unmonitored), {instance.id: instance.name for instance in instances}
+    )
+
+
+class Discovery:
+    """One project's discovery: asks again when it is due, one request at a time."""
+
+    def __init__(
+        self,
+        project_id: str,
+        filters: DiscoveryConfig,
+        client: Client,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._project_id = project_id
+        self._filters = filters
+        self._client = client
+        self._clock = clock
+        self._version = "v3.1"
+        self._listed: Sequence[FoundInstance] = ()
+        self.found = Found({}, frozenset(), {})
+        self.success: bool | None = None  # of the last try; None before the first ended
+        self.error: ApiError | DeadlineError | None = None
+        self._ever = False
+        self._asked_at = float("-inf")
+        self._pause = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def adopt(self, previous: "Discovery") -> None:
+        """Go on with what an earlier configuration's discovery has listed."""
+        self._version = previous._version
+        self._listed = previous._listed
+        self._ever = previous._ever
+        self.success, self.error = previous.success, previous.error
+        self.found = choose(self._listed, self._filters)
+
+    def refresh(self) -> "asyncio.Task[None] | None":
+        """The listing that is under way, started if it is due; None if there is nothing to do.
+
+        It outlives whoever waits for it. Callers need not wait unless `found` is still unknown.
+        """
+        # Also where the clock was set back.
+        due = not 0 <= self._clock() - self._asked_at < self._pause
+        if self._task is None and due:
+            self._task = asyncio.create_task(self._run())
+        return self._task
+
+    @property
+    def known(self) -> bool:
+        """Whether a listing has ever succeeded."""
+        return self._ever
+
+    async def _run(self) -> None:
+        try:
+            instances = await self._fetch_all()
+        except (ApiError, DeadlineError) as exc:
+            self._fail(exc)
+            return
+        finally:
+            self._task = None
+            self._asked_at = self._clock()
+            # Not before the next scrape, and not at each of them.
+            self._pause = min(60.0, self._filters.refresh_interval)
+        if self.success is not True:
+            log.info("discovery succeeded", project=self._project_id, instances=len(instances))
+        before = set(self.found.monitored)
+        self._listed = instances
+        self.found = choose(instances, self._filters)
+        if self._ever and (changed := before ^ set(self.found.monitored)):
+            log.info(
+                "discovered instances changed",
+                project=self._project_id,
+                added=sorted(changed - before),
+                removed=sorted(changed & before),
+            )
+        self.success, self.error, self._ever = True, None, True
+        self._pause = self._filters.refresh_interval
+
+    def _fail(self, exc: ApiError | DeadlineError) -> None:
+        if self.success is not False:
+            log.warning(
+                "discovery failing",
+                project=self._project_id,
+                reason=exc.reason.value if isinstance(exc, ApiError) else Reason.DEADLINE.value,
+                error=str(exc),
+                hint=exc.hint if isinstance(exc, ApiError) else "",
+                kept_instances=len(self.found.monitored),
+            )
+        self.success, self.error = False, exc
+
+    async def _fetch_all(self) -> list[FoundInstance]:
+        try:
+            return await self._fetch_pages(self._version)
+        except ApiError as exc:
+            if exc.reason is not Reason.NOT_FOUND or self._version == "v3":
+                raise
+        # The older API is the only one on Open Telekom Cloud.
+        instances = await self._fetch_pages("v3")
+        self._version = "v3"
+        return instances
+
+    async def _fetch_pages(self, version: str) -> list[FoundInstance]:
+        for _ in range(2):
+            instances, complete = await self._fetch_pass(version)
+            if complete:
+                return [found for found in instances.values() if _ID.fullmatch(found.id)]
+        # An instance that slipped through while pages moved must not lose its series.
+        raise BadResponseError("the listing of instances does not match its total_count")
+
+    async def _fetch_pass(self, version: str) -> tuple[dict[str, FoundInstance], bool]:
+        """All pages once, and whether they join and match the API's total_count, if it tells one.
+
+        Each page begins with the last instance of the one before: else they have moved.
+        """
+        loop = asyncio.get_running_loop()
+        query = Query(deadline=loop.time() + _PATIENCE_SECONDS)
+        timer = loop.call_at(query.deadline, query.expire)
+        instances: dict[str, FoundInstance] = {}
+        offset = 0
+        total: int | None = None
+        joint: str | None = None
+        joined = True
+        try:
+            for _ in range(_MAX_PAGES):
+                page = await self._client.fetch_instances(
+                    version=version, offset=offset, query=query
+                )
+                rows, total = page.instances, page.total_count
+                joined = joined and (joint is None or (bool(rows) and rows[0].id == joint))
+                known = len(instances)
+                instances.update((instance.id, instance) for instance in rows)
+                # A page with nothing new comes after the last one, or the offset is ignored.
+                if len(instances) == known or (total is not None and offset + len(rows) >= total):
+                    break
+                joint = rows[-1].id if len(rows) > 1 else None
+                offset += max(1, len(rows) - 1)
+        finally:
+            timer.cancel()
+        return instances, joined and (total is None or len(instances) == total)
+
+    async def aclose(self) -> None:
+        if (task := self._task) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,113 @@
+"""Logging for operators: one line an event, logfmt or JSON, on stderr, free of secrets."""
+
+import contextlib
+import logging
+import logging.handlers
+import queue
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from exporter.reporting.redaction import RedactSecrets, SecretRegistry
+
+LEVELS = ("debug", "info", "warn", "error")
+FORMATS = ("logfmt", "json")
+
+
+class _Queue(logging.handlers.QueueHandler):
+    """Hands records over as they are: formatting and redacting are for the thread that writes."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+
+@contextlib.contextmanager
+def logging_to(
+    stream: TextIO | None,
+    *,
+    level: str,
+    log_format: Literal["logfmt", "json"],
+    registry: SecretRegistry,
+) -> Iterator[None]:
+    """Send our own events and the libraries' warnings to `stream` (None: stderr) in one form.
+
+    They are written by a thread of their own: a thousand instances that start to fail at once
+    must not delay the answer of the scrape. All that was logged is written when the block ends.
+    """
+    number = logging.WARNING if level == "warn" else logging.getLevelNamesMapping()[level.upper()]
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    writer = logging.StreamHandler(stream or sys.stderr)
+    writer.setFormatter(_formatter(log_format, registry))
+    listener = logging.handlers.QueueListener(records, writer)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    root.handlers[:] = [_Queue(records)]
+    root.setLevel(number)
+    # httpx logs every URL at INFO, and the others speak of what operators cannot act upon.
+    for name in ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn"):
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            _hold_exception,
+            *_shared_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        root.handlers[:], root.level = before
+        structlog.reset_defaults()
+
+
+def _shared_processors() -> list[structlog.typing.Processor]:
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.EventRenamer("msg"),
+    ]
+
+
+def _hold_exception(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    """The thread that writes does not know which exception is being handled here."""
+    if event_dict.get("exc_info") is True:
+        event_dict["exc_info"] = sys.exc_info()
+    return event_dict
+
+
+def _stamp(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    """When it was logged, which may be a while before it is written."""
+    created = datetime.fromtimestamp(event_dict["_record"].created, UTC)
+    event_dict["ts"] = created.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return event_dict
+
+
+def _formatter(
+    log_format: Literal["logfmt", "json"], registry: SecretRegistry
+) -> structlog.stdlib.ProcessorFormatter:
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.processors.LogfmtRenderer(
+            key_order=["ts", "level", "msg"], drop_missing=True, bool_as_flag=False
+        )
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared_processors(),
+        processors=[
+            _stamp,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            RedactSecrets(registry),  # formats exceptions too
+            renderer,
+        ],
+    )

@@ -1,0 +1,1 @@
+"""What a scrape learned, under one deadline."""

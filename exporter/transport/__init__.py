@@ -1,0 +1,1 @@
+"""How one request gets there and back, within the limits."""

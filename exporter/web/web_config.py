@@ -1,0 +1,468 @@
+"""The file of `--web.config.file`: TLS, passwords and headers, in the format of exporter-toolkit.
+
+The format is described at
+https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md. All
+of it that Python's TLS can do is accepted; the rest is refused with what to do instead.
+"""
+
+import re
+import ssl
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import structlog
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from exporter.config.yaml_text import MAX_TEXT_BYTES, load_yaml
+from exporter.errors import ConfigError
+
+log = structlog.get_logger(__name__)
+
+# Above this a single password check takes longer than a scrape may.
+MAX_BCRYPT_COST = 18
+# The last letter of the salt holds two bits only: the bcrypt library refuses the others.
+_BCRYPT_HASH = re.compile(
+    r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}", re.ASCII
+)
+
+# Go's names of the suites that it takes for secure (crypto/tls.CipherSuites), and OpenSSL's.
+_CIPHER_SUITES = {
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+}
+# As in Go, those of TLS 1.3 are always on: naming them changes nothing.
+_TLS13_SUITES = (
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+)
+
+# Keys of the format that this program does not have, by path, and what to do instead.
+_UNSUPPORTED = {
+    "tls_server_config.cert": "put the certificate into a file and name it as cert_file",
+    "tls_server_config.key": "put the key into a file and name it as key_file",
+    "tls_server_config.client_ca": "put the CA into a file and name it as client_ca_file",
+    "tls_server_config.curve_preferences": "Python cannot set the order of curves; remove it",
+    "rate_limit": "remove it; connections and password checks are limited anyway",
+}
+_UNVERIFIED_CLIENT_AUTH = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
+
+TlsVersion = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
+_TLS_VERSIONS: Mapping[TlsVersion, ssl.TLSVersion] = {
+    "TLS10": ssl.TLSVersion.TLSv1,
+    "TLS11": ssl.TLSVersion.TLSv1_1,
+    "TLS12": ssl.TLSVersion.TLSv1_2,
+    "TLS13": ssl.TLSVersion.TLSv1_3,
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def _parse_path(value: object) -> object:
+    # Templates leave empty strings behind, and the toolkit takes them for "not set".
+    return Path(value) if isinstance(value, str) and value else value or None
+
+
+def _parse_client_auth(value: object) -> object:
+    if value in _UNVERIFIED_CLIENT_AUTH:
+        raise ValueError(
+            f"{value} asks for a certificate without verifying it, which Python's TLS cannot do;"
+            " use RequireAndVerifyClientCert with a client_ca_file"
+        )
+    return value or "NoClientCert"
+
+
+def _parse_cipher_suite(name: str) -> str:
+    if name not in _CIPHER_SUITES and name not in _TLS13_SUITES:
+        raise ValueError(
+            f"not a secure suite by its Go name; those are {', '.join(sorted(_CIPHER_SUITES))}"
+        )
+    return name
+
+
+def _parse_header(value: str) -> str:
+    if not value.isascii() or not value.isprintable():
+        raise ValueError("must be printable ASCII on one line")
+    return value
+
+
+def _parse_user_name(name: str) -> str:
+    if ":" in name:
+        raise ValueError("a user name cannot hold a colon: basic auth ends the name there")
+    return name
+
+
+def _parse_password_hash(password_hash: SecretStr) -> SecretStr:
+    match = _BCRYPT_HASH.fullmatch(password_hash.get_secret_value())
+    if match is None:
+        raise ValueError(
+            "not a bcrypt hash ($2a$, $2b$ or $2y$); make one with: htpasswd -nBC 10 USER"
+        )
+    cost = int(match["cost"])
+    if not 4 <= cost <= MAX_BCRYPT_COST:
+        raise ValueError(f"bcrypt cost {cost} is not between 4 and {MAX_BCRYPT_COST}; 10 is usual")
+    return password_hash
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_parse_path)]
+Header = Annotated[str, AfterValidator(_parse_header)]
+CipherSuite = Annotated[str, AfterValidator(_parse_cipher_suite)]
+UserName = Annotated[str, AfterValidator(_parse_user_name)]
+PasswordHash = Annotated[SecretStr, AfterValidator(_parse_password_hash)]
+
+
+class TlsServerConfig(_Section):
+    """How to speak TLS; paths as written until `load_web_config` has resolved them."""
+
+    cert_file: OptionalPath = None
+    key_file: OptionalPath = None
+    client_ca_file: OptionalPath = None
+    client_auth_type: Annotated[
+        Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"],
+        BeforeValidator(_parse_client_auth),
+    ] = "NoClientCert"
+    client_allowed_sans: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    min_version: TlsVersion = "TLS12"
+    max_version: TlsVersion = "TLS13"
+    cipher_suites: Annotated[tuple[CipherSuite, ...], Field(strict=False)] = ()
+    prefer_server_cipher_suites: bool = True
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        problems = [
+            f"{key}: missing; TLS needs cert_file and key_file"
+            for key in ("cert_file", "key_file")
+            if getattr(self, key) is None
+        ]
+        verifies = self.client_auth_type != "NoClientCert"
+        if verifies and self.client_ca_file is None:
+            problems.append(f"client_ca_file: missing; {self.client_auth_type} needs it")
+        if self.client_ca_file is not None and not verifies:
+            problems.append(
+                "client_auth_type: must be RequireAndVerifyClientCert or VerifyClientCertIfGiven"
+                " with a client_ca_file, which would verify nobody otherwise"
+            )
+        if self.client_allowed_sans and self.client_auth_type != "RequireAndVerifyClientCert":
+            problems.append(
+                "client_allowed_sans: needs client_auth_type RequireAndVerifyClientCert"
+            )
+        if _TLS_VERSIONS[self.min_version] > _TLS_VERSIONS[self.max_version]:
+            problems.append(f"min_version: {self.min_version} is above {self.max_version}")
+        if (
+            self.cipher_suites
+            and set(self.cipher_suites) <= set(_TLS13_SUITES)
+            and self.min_version != "TLS13"
+        ):
+            problems.append("cipher_suites: none for TLS 1.2; add one, or set min_version: TLS13")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [p for p in (self.cert_file, self.key_file, self.client_ca_file) if p is not None]
+
+
+class Headers(_Section):
+    """The response headers that the toolkit allows; empty is not sent."""
+
+    content_security_policy: Header = Field("", alias="Content-Security-Policy")
+    strict_transport_security: Header = Field("", alias="Strict-Transport-Security")
+    x_content_type_options: Literal["nosniff", ""] = Field("", alias="X-Content-Type-Options")
+    x_frame_options: Literal["deny", "sameorigin", ""] = Field("", alias="X-Frame-Options")
+    x_xss_protection: Header = Field("", alias="X-XSS-Protection")
+
+
+class HttpServerConfig(_Section):
+    """`http2` is taken and has no effect: a client that offers HTTP/2 gets HTTP/1.1."""
+
+    http2: bool = True
+    headers: Headers = Headers()
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _fill_section(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class WebConfig(_Section):
+    """The whole file.
+
+    `basic_auth_users` is None where the file does not have the key. That is the same as an empty
+    mapping until a running server reads the file again (`LoadedWebConfig`).
+    """
+
+    tls_server_config: TlsServerConfig | None = None
+    http_server_config: HttpServerConfig = HttpServerConfig()
+    basic_auth_users: dict[UserName, PasswordHash] | None = None
+
+    @field_validator("tls_server_config", mode="before")
+    @classmethod
+    def _drop_empty_section(cls, value: object) -> object:
+        return None if value == {} else value
+
+    @field_validator("http_server_config", mode="before")
+    @classmethod
+    def _fill_section(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @property
+    def users(self) -> Mapping[str, str]:
+        """User names and their bcrypt hashes; empty where no password is asked for."""
+        return {
+            name: password_hash.get_secret_value()
+            for name, password_hash in (self.basic_auth_users or {}).items()
+        }
+
+    @property
+    def response_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        headers = self.http_server_config.headers.model_dump(by_alias=True)
+        return [(name.lower().encode(), value.encode()) for name, value in headers.items() if value]
+
+
+def parse_web_config(text: str) -> WebConfig:
+    """The configuration in `text`; raises ConfigError with every problem and its path."""
+    document = load_yaml(text)
+    if document is None:
+        return WebConfig()
+    if not isinstance(document, dict):
+        raise ConfigError([f"must be a mapping; its keys are {_keys_of(WebConfig)}"])
+    try:
+        return WebConfig.model_validate(document)
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_input=False)
+        raise ConfigError([line for error in errors for line in _describe(error)]) from None
+
+
+def load_web_config(path: Path) -> WebConfig:
+    """The configuration in the file, its own paths resolved against the file's folder.
+
+    Raises ConfigError, each problem with the file's name. The files that it names are not read.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_TEXT_BYTES + 1).decode()
+        config = parse_web_config(text)
+    except OSError as exc:
+        raise ConfigError([f"{path}: cannot be read: {exc.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: not UTF-8 text"]) from None
+    except ConfigError as exc:
+        raise ConfigError([f"{path}: {problem}" for problem in exc.problems]) from None
+    tls = config.tls_server_config
+    if tls is None:
+        return config
+    resolved = {
+        key: path.parent / value
+        for key in ("cert_file", "key_file", "client_ca_file")
+        if (value := getattr(tls, key)) is not None
+    }
+    return config.model_copy(update={"tls_server_config": tls.model_copy(update=resolved)})
+
+
+def load_tls_context(tls: TlsServerConfig) -> ssl.SSLContext:
+    """A server's context made of the files that `tls` names; raises ConfigError."""
+    for key in ("cert_file", "key_file", "client_ca_file"):
+        # OpenSSL does not say which file it could not read.
+        path = getattr(tls, key)
+        try:
+            if path is not None:
+                path.open("rb").close()
+        except OSError as exc:
+            raise ConfigError(
+                [f"tls_server_config.{key}: {path} cannot be read: {exc.strerror}"]
+            ) from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    if not tls.prefer_server_cipher_suites:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    _set_versions(context, tls)
+    _load_certificate(context, tls)
+    if tls.client_ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=tls.client_ca_file)
+        except ssl.SSLError:
+            raise ConfigError(
+                [f"tls_server_config.client_ca_file: no PEM certificate in {tls.client_ca_file}"]
+            ) from None
+        required = tls.client_auth_type == "RequireAndVerifyClientCert"
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    return context
+
+
+def _set_versions(context: ssl.SSLContext, tls: TlsServerConfig) -> None:
+    suites = [_CIPHER_SUITES[name] for name in tls.cipher_suites if name in _CIPHER_SUITES]
+    if tls.min_version in ("TLS10", "TLS11"):
+        # OpenSSL 3 speaks these at security level 0 only. Who asks for them gets them.
+        suites = [*(suites or ["DEFAULT"]), "@SECLEVEL=0"]
+    if suites:
+        context.set_ciphers(":".join(suites))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = _TLS_VERSIONS[tls.min_version]
+        context.maximum_version = _TLS_VERSIONS[tls.max_version]
+
+
+def _load_certificate(context: ssl.SSLContext, tls: TlsServerConfig) -> None:
+    def refuse_encrypted_key() -> str:
+        raise ConfigError([f"tls_server_config.key_file: {tls.key_file} asks for a passphrase"])
+
+    assert tls.cert_file is not None
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file, refuse_encrypted_key)
+    except ssl.SSLError as exc:
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            problem = f"key_file: {tls.key_file} does not belong to cert_file {tls.cert_file}"
+        else:
+            problem = (
+                f"cert_file: no PEM certificate in {tls.cert_file}, or no PEM key in"
+                f" {tls.key_file} ({exc.reason or 'unreadable'})"
+            )
+        raise ConfigError([f"tls_server_config.{problem}"]) from None
+
+
+class LoadedWebConfig:
+    """The web configuration of a running server, read again when a file of it has changed.
+
+    `refresh` is cheap enough for each connection and each request: a stat of up to four files. A
+    new version that is broken leaves the old one in force, whole, and is logged once. TLS itself is
+    switched on or off by a restart only; a version that tries is logged and otherwise followed.
+    A version without `basic_auth_users` counts as broken where passwords are on, for that is what a
+    half-written file looks like; `basic_auth_users: {}` switches them off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads the files; raises ConfigError."""
+        self._path = path
+        self._seen: Mapping[Path, _Fingerprint] = {}
+        config = self._load_config()
+        tls = config.tls_server_config
+        self.config = config
+        self.users = config.users
+        self.tls_context = None if tls is None else self._load_tls_context(tls)
+
+    def refresh(self) -> None:
+        """Takes over what has changed on disk; never raises."""
+        if all(_fingerprint(path) == seen for path, seen in self._seen.items()):
+            return
+        try:
+            config, tls_context = self._follow(self._load_config())
+        except ConfigError as exc:
+            log.error(
+                "web config not reloaded, the old one stays in force",
+                path=str(self._path),
+                problems=list(exc.problems),
+            )
+            return
+        self.config, self.users, self.tls_context = config, config.users, tls_context
+        log.info("web config reloaded", path=str(self._path))
+
+    def _load_config(self) -> WebConfig:
+        # Each file is looked at before it is read: what changes in between is seen next time. The
+        # files of a version that turns out broken are watched too, for it may be mended there.
+        self._seen = {self._path: _fingerprint(self._path)}
+        config = load_web_config(self._path)
+        if config.tls_server_config is not None:
+            files = config.tls_server_config.files
+            self._seen = {**self._seen, **{file: _fingerprint(file) for file in files}}
+        return config
+
+    def _follow(self, config: WebConfig) -> tuple[WebConfig, ssl.SSLContext | None]:
+        if self.users and config.basic_auth_users is None:
+            raise ConfigError(
+                [
+                    f"{self._path}: basic_auth_users: gone; to switch passwords off, write"
+                    " basic_auth_users: {}"
+                ]
+            )
+        tls = config.tls_server_config
+        if tls is not None and self.tls_context is not None:
+            return config, self._load_tls_context(tls)
+        if tls is not None or self.tls_context is not None:
+            log.warning(
+                "restart needed to switch TLS on or off",
+                path=str(self._path),
+                tls_is_on=self.tls_context is not None,
+            )
+        kept = {"tls_server_config": self.config.tls_server_config}
+        return config.model_copy(update=kept), self.tls_context
+
+    def _load_tls_context(self, tls: TlsServerConfig) -> ssl.SSLContext:
+        try:
+            return load_tls_context(tls)
+        except ConfigError as exc:
+            raise ConfigError([f"{self._path}: {problem}" for problem in exc.problems]) from None
+
+
+_Fingerprint = tuple[int, ...] | None
+
+
+def _fingerprint(path: Path) -> _Fingerprint:
+    """Differs when a file was written, replaced, or is now another behind a symbolic link."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _describe(error: ErrorDetails) -> Sequence[str]:
+    location = error["loc"]
+    if location[-1] == "[key]":
+        location = location[:-1]
+    path = ".".join(str(part) for part in location)
+    match error["type"]:
+        case "extra_forbidden" if path in _UNSUPPORTED:
+            return [f"{path}: not supported; {_UNSUPPORTED[path]}"]
+        case "extra_forbidden":
+            return [f"{path}: unknown key; known are {_keys_of(_SECTIONS[location[:-1]])}"]
+        case "value_error" if location == ("tls_server_config",):
+            return [f"{path}.{line}" for line in str(error["ctx"]["error"]).splitlines()]
+        case "value_error":
+            return [f"{path}: {error['ctx']['error']}"]
+        case "string_type":
+            return [f"{path}: must be text; put it in quotes"]
+        case "is_instance_of":
+            return [f"{path}: must be the path of a file"]
+        case "tuple_type":
+            return [f"{path}: must be a list"]
+        case "model_type" | "dict_type":
+            return [f"{path}: must be a mapping"]
+        case _:
+            return [f"{path}: {error['msg'].replace('Input should be', 'must be')}"]
+
+
+def _keys_of(section: type[BaseModel]) -> str:
+    return ", ".join(field.alias or name for name, field in section.model_fields.items())
+
+
+_SECTIONS: Mapping[tuple[int | str, ...], type[BaseModel]] = {
+    (): WebConfig,
+    ("tls_server_config",): TlsServerConfig,
+    ("http_server_config",): HttpServerConfig,
+    ("http_server_config", "headers"): Headers,
+}

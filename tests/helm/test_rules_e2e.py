@@ -1,0 +1,332 @@
+"""The alerting rules on the real programs: promtool, Prometheus, Alertmanager.
+
+What is watched is real too: the exporter on the simulator, each a process of its own.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.simulator import (
+    DEMO_DOMAIN,
+    DEMO_PASSWORD,
+    DEMO_PROJECT_ID,
+    DEMO_REGION,
+    DEMO_USER,
+)
+from tests.support.paths import ROOT
+from tests.support.programs import (
+    eventually,
+    post,
+    query,
+    require,
+    running_alertmanager,
+    running_exporter,
+    running_prometheus,
+    running_simulator,
+)
+
+pytestmark = pytest.mark.e2e
+
+RULES = ROOT / "helm/gaussdb-mysql-backup-exporter/files/alerts.yaml"
+UNIT_TESTS = sorted((ROOT / "tests/helm/rules").glob("*.yaml"))
+EXAMPLES = ROOT / "docs/examples"
+PATIENCE_SECONDS = 60.0
+
+
+def run_program(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- promtool ---------------------------------------------------------------------------------
+
+
+def rename_labels(series: str) -> str:
+    """The series as Prometheus stores it without honor_labels.
+
+    Of a pair each has an address of its own then, and needs no other label to be told apart.
+    """
+    renamed = re.sub(r'\binstance="(\w+in07)"', r'exported_instance="\1"', series)
+    if renamed == series:
+        return series
+    replica = re.search(r'replica="(\w)"', series)
+    address = f"exporter-{replica[1]}:10042" if replica else "exporter:10042"
+    alike = re.sub(r'replica="\w",|,replica="\w"', "", renamed)
+    return alike.replace("{", f'{{instance="{address}",', 1)
+
+
+def pair_exporters(inputs: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same from two exporters; a test that has replicas already stays as it is.
+
+    `up` stays single: whether a pair's target is down has tests of its own.
+    """
+    if any("replica=" in item["series"] for item in inputs):
+        return inputs
+    paired = []
+    for item in inputs:
+        if item["series"].startswith("up{"):
+            paired.append(item)
+            continue
+        for replica in "ab":
+            series = item["series"].replace("{", f'{{replica="{replica}",', 1)
+            paired.append(item | {"series": series})
+    return paired
+
+
+def test_promtool_accepts_the_rules() -> None:
+    run_program(require("promtool"), "check", "rules", str(RULES))
+
+
+Rewrite = Callable[[list[dict[str, str]]], list[dict[str, str]]]
+
+# One exporter without honor_labels is left out: the rules take the maximum over exporters, and
+# what holds for two of them, which can also be counted twice, holds for one.
+SCRAPED: dict[str, Rewrite] = {
+    "one": lambda inputs: inputs,
+    "pair": pair_exporters,
+    "pair_without_honor_labels": lambda inputs: [
+        item | {"series": rename_labels(item["series"])} for item in pair_exporters(inputs)
+    ],
+}
+
+
+@pytest.mark.parametrize("scraped", SCRAPED)
+@pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
+def test_alerts_are_the_same_however_they_are_scraped(
+    path: Path, scraped: str, tmp_path: Path
+) -> None:
+    document = yaml.safe_load(path.read_text())
+    document["rule_files"] = [str(RULES)]
+    for test in document["tests"]:
+        test["input_series"] = SCRAPED[scraped](test["input_series"])
+    copy = tmp_path / path.name
+    copy.write_text(yaml.safe_dump(document))
+    run_program(require("promtool"), "test", "rules", str(copy))
+
+
+def test_queries_of_the_runbooks_are_promql(tmp_path: Path) -> None:
+    queries = [
+        query
+        for page in sorted((ROOT / "docs/runbooks").glob("*.md"))
+        for query in re.findall(r"```promql\n(.+?)```", page.read_text(), re.DOTALL)
+    ]
+    assert queries
+    rules = [{"record": f"query:{n}", "expr": query} for n, query in enumerate(queries)]
+    path = tmp_path / "queries.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "runbooks", "rules": rules}]}))
+    run_program(require("promtool"), "check", "rules", str(path))
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-probe.yml"])
+def test_example_of_a_scrape_job_is_valid_with_the_rules(name: str, tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / name, tmp_path)
+    (tmp_path / "rules").mkdir()
+    shutil.copy(RULES, tmp_path / "rules" / "gaussdb-mysql-backup.yaml")
+    run_program(require("promtool"), "check", "config", str(tmp_path / name))
+
+
+def test_example_of_alertmanager_is_valid() -> None:
+    run_program(require("amtool"), "check-config", str(EXAMPLES / "alertmanager.yml"))
+
+
+# --- Prometheus and Alertmanager --------------------------------------------------------------
+
+# The simulator names its instances by numbers.
+ORDERS = f"{0:032x}in07"
+BILLING = f"{1:032x}in07"
+STALE_AFTER_SECONDS = 5
+
+
+class Receiver:
+    """What Alertmanager sent, alert by alert."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._alerts: Queue[dict[str, Any]] = Queue()
+
+    def take_notification(self, body: bytes) -> None:
+        for alert in json.loads(body)["alerts"]:
+            self._alerts.put(alert)
+
+    def next_alert(self) -> dict[str, Any]:
+        try:
+            return self._alerts.get(timeout=PATIENCE_SECONDS)
+        except Empty:
+            pytest.fail(f"no notification within {PATIENCE_SECONDS:.0f} s")
+
+    def is_empty(self) -> bool:
+        return self._alerts.empty()
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A webhook on loopback."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            receiver.take_notification(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet: the output belongs to pytest."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        receiver.url = f"http://127.0.0.1:{server.server_address[1]}/"
+        yield receiver
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def exporter_config(simulator: str) -> str:
+    return f"""
+defaults: {{lookback: 5m, stale_after: {STALE_AFTER_SECONDS}s}}
+projects:
+  - id: {DEMO_PROJECT_ID}
+    name: production
+    region: {DEMO_REGION}
+    endpoint: {simulator}
+    iam_endpoint: {simulator}
+    auth:
+      type: password
+      domain: {DEMO_DOMAIN}
+      username: {DEMO_USER}
+      password: {DEMO_PASSWORD}
+    instances:
+      - {{id: {ORDERS}, name: orders}}
+      - {{id: {BILLING}, name: billing}}
+"""
+
+
+def alertmanager_config(receiver: Receiver) -> str:
+    """The shipped example, but for the address, and for the waiting that collects alerts."""
+    config = yaml.safe_load((EXAMPLES / "alertmanager.yml").read_text())
+    config["route"] |= {"group_wait": "0s", "group_interval": "1s"}
+    (webhook,) = config["receivers"][0]["webhook_configs"]
+    webhook["url"] = receiver.url
+    return yaml.safe_dump(config)
+
+
+def prometheus_config(exporter: str, alertmanager: str, rules: Path) -> str:
+    """The shipped example, but for addresses and intervals."""
+    config = yaml.safe_load((EXAMPLES / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(rules)]
+    (to,) = config["alerting"]["alertmanagers"][0]["static_configs"]
+    to["targets"] = [alertmanager.removeprefix("http://")]
+    (job,) = config["scrape_configs"]
+    assert job["honor_labels"] is True
+    job["scrape_timeout"] = "1s"
+    (of,) = job["static_configs"]
+    of["targets"] = [exporter.removeprefix("http://")]
+    return yaml.safe_dump(config)
+
+
+def shorten_stale_alert(folder: Path) -> Path:
+    """The shipped rules, but for the `for` of the stale alert: 1 s, not 5 minutes."""
+    document = yaml.safe_load(RULES.read_text())
+    (stale,) = (
+        rule
+        for rule in document["groups"][0]["rules"]
+        if rule.get("alert") == "GaussDBMySQLBackupStale"
+    )
+    stale["for"] = "1s"
+    path = folder / "alerts.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """From the cloud to the person on call."""
+
+    simulator: str
+    prometheus: str
+    receiver: Receiver
+
+    def control(self, command: str, document: object) -> None:
+        post(f"{self.simulator}/_simulator/{command}", document)
+
+    def wait_for(self, expression: str) -> None:
+        eventually(
+            lambda: query(self.prometheus, expression) or None,
+            seconds=PATIENCE_SECONDS,
+            what=expression,
+        )
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    # A backup each second. No more of them than two pages: a scrape reads the last hour.
+    arguments = ("--instances", "2", "--every", "1", "--backups-per-instance", "90")
+    rules = shorten_stale_alert(tmp_path)
+    with (
+        receiving() as receiver,
+        running_simulator(tmp_path, *arguments) as simulator,
+        running_exporter(tmp_path, exporter_config(simulator)) as exporter,
+        running_alertmanager(tmp_path, alertmanager_config(receiver)) as alertmanager,
+        running_prometheus(
+            tmp_path, prometheus_config(exporter, alertmanager, rules)
+        ) as prometheus,
+    ):
+        yield Pipeline(simulator, prometheus, receiver)
+
+
+def test_stale_alert_reaches_the_receiver_and_resolves_when_backups_resume(
+    pipeline: Pipeline,
+) -> None:
+    receiver = pipeline.receiver
+    of_orders = f'{{instance="{ORDERS}"}}'
+    # Well for longer than the threshold: nothing is sent.
+    read = f"sum_over_time(gaussdb_mysql:scrape_success{of_orders}[1m])"
+    pipeline.wait_for(f"{read} > {STALE_AFTER_SECONDS}")
+    assert receiver.is_empty()
+
+    pipeline.control("stop-backups", {"instance_id": ORDERS})
+    firing = receiver.next_alert()
+    assert firing["status"] == "firing"
+    assert firing["labels"] == {
+        "alertname": "GaussDBMySQLBackupStale",
+        "severity": "critical",
+        "project": DEMO_PROJECT_ID,
+        "instance": ORDERS,
+        "project_name": "production",
+        "instance_name": "orders",
+        "region": DEMO_REGION,
+    }
+    assert firing["annotations"]["summary"] == "Incremental backups of orders are stale"
+    assert firing["annotations"]["runbook_url"] == "docs/runbooks/GaussDBMySQLBackupStale.md"
+
+    # The numbers are gone for some rounds: that resolves nothing.
+    pipeline.control("faults", {"fault": {"status": 500}, "instance_id": ORDERS, "times": None})
+    pipeline.wait_for(f"count_over_time((gaussdb_mysql:scrape_success{of_orders} == 0)[1m:1s]) > 3")
+    latest_end = f"gaussdb_mysql_incremental_backup_latest_end_timestamp_seconds{of_orders}"
+    assert not query(pipeline.prometheus, latest_end)
+    assert receiver.is_empty()
+
+    pipeline.control("faults", [])
+    pipeline.control("resume-backups", {"instance_id": ORDERS})
+    resolved = receiver.next_alert()
+    assert resolved["status"] == "resolved"
+    assert resolved["labels"] == firing["labels"]
+    # Of the other instance there was never anything to tell.
+    assert receiver.is_empty()
