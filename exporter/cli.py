@@ -15,7 +15,8 @@ import uvloop
 
 from exporter import __version__
 from exporter.assembly import Exporter, check_certificates, missing_secrets
-from exporter.config.schema import Config, load_config
+from exporter.config.load import load_config
+from exporter.config.schema import Config
 from exporter.demo import build_demo_config, describe_demo
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics, Registries, SnapshotCollector, render
@@ -25,8 +26,10 @@ from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import build_demo
 from exporter.simulator import serve as serve_simulator
 from exporter.web.app import create_app
-from exporter.web.server import bind, parse_listen_address, raise_open_files_limit, serve
-from exporter.web.web_config import LoadedWebConfig, load_web_config
+from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
+from exporter.web.server import serve
+from exporter.web.tls import LoadedWebConfig
+from exporter.web.web_config import load_web_config
 
 log = structlog.get_logger(__name__)
 

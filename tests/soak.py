@@ -43,7 +43,8 @@ from exporter.simulator import (
 )
 from exporter.simulator import serve as serve_simulator
 from exporter.web.app import create_app
-from exporter.web.server import bind, serve
+from exporter.web.listener import bind
+from exporter.web.server import serve
 
 INSTANCES = 20
 BACKUPS = 400

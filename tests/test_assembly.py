@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import structlog
 
-from exporter.assembly import Accounts, Exporter, missing_secrets
+from exporter.assembly import Exporter, missing_secrets
 from exporter.config.schema import Config
+from exporter.credentials.ways_in import Accounts
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
 from exporter.reporting.redaction import SecretRegistry

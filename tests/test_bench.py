@@ -8,7 +8,7 @@ import pytest
 from bench.__main__ import Case, build_config, parse_arguments, parse_case
 from bench.cloud import Answers, first_and_last, instance_id, phase_of
 from bench.report import Row, Sample, render_table
-from exporter.config.schema import parse_config
+from exporter.config.load import parse_config
 
 NOON = 1_752_494_400.0  # 2025-07-14T12:00:00Z, a multiple of 300
 

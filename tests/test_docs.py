@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from exporter.cli import build_parser
+from exporter.config.load import parse_config
 from exporter.config.regions import KNOWN_REGIONS
 from exporter.config.schema import (
     ONE_OF,
@@ -24,7 +25,6 @@ from exporter.config.schema import (
     ScrapeConfig,
     Section,
     StaticTokenAuth,
-    parse_config,
 )
 from exporter.errors import Reason
 from exporter.exposition.metrics import OwnMetrics, SnapshotCollector

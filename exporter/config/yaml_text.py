@@ -65,7 +65,7 @@ def load_yaml(text: str) -> object:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as exc:
-        raise ConfigError([_describe(exc)]) from None
+        raise ConfigError([describe_validation(exc)]) from None
     except (yaml.YAMLError, ValueError) as exc:
         # Characters that YAML does not have, or a number that Python does not.
         problem = (
@@ -98,7 +98,7 @@ def _check_shape(text: str) -> None:
             if aliased is None:
                 raise ConfigError(
                     [
-                        f"{_place(event.start_mark)}: an alias without a finished anchor;"
+                        f"{place_of(event.start_mark)}: an alias without a finished anchor;"
                         " put a value that begins with '*' in quotes"
                     ]
                 )
@@ -107,7 +107,7 @@ def _check_shape(text: str) -> None:
             if event.tag is not None and event.tag not in _STRING_TAGS:
                 raise ConfigError(
                     [
-                        f"{_place(event.start_mark)}: tags are not supported;"
+                        f"{place_of(event.start_mark)}: tags are not supported;"
                         " put a value that begins with '!' in quotes"
                     ]
                 )
@@ -130,9 +130,11 @@ def _grow(branches: list[_Branch], *, nodes: int, height: int, event: yaml.Event
     innermost.nodes += nodes
     innermost.height = max(innermost.height, height + 1)
     if len(branches) + height > MAX_DEPTH:
-        raise ConfigError([f"{_place(event.start_mark)}: nested over {MAX_DEPTH} levels deep"])
+        raise ConfigError([f"{place_of(event.start_mark)}: nested over {MAX_DEPTH} levels deep"])
     if innermost.nodes > MAX_NODES:
-        raise ConfigError([f"{_place(event.start_mark)}: aliases grow to over {MAX_NODES} values"])
+        raise ConfigError(
+            [f"{place_of(event.start_mark)}: aliases grow to over {MAX_NODES} values"]
+        )
 
 
 def _duplicate_keys(loader: _Loader, document: yaml.Node) -> Iterator[str]:
@@ -158,18 +160,18 @@ def _duplicate_keys(loader: _Loader, document: yaml.Node) -> Iterator[str]:
                 )
                 if key in first:
                     yield (
-                        f"{_place(key_node.start_mark)}: {key_node.value[:64]!r} is there twice"
-                        f" (first on {_place(first[key])})"
+                        f"{place_of(key_node.start_mark)}: {key_node.value[:64]!r} is there twice"
+                        f" (first on {place_of(first[key])})"
                     )
                 else:
                     first[key] = key_node.start_mark
 
 
-def _describe(error: yaml.MarkedYAMLError) -> str:
+def describe_validation(error: yaml.MarkedYAMLError) -> str:
     # PyYAML quotes names of the text (tags, anchors): a password may look like one.
     problem = re.sub(r"'[^'<]{2,}'", "'...'", error.problem or "not YAML")
     context = f"{error.context}: " if error.context else ""
-    place = _place(error.problem_mark or error.context_mark)
+    place = place_of(error.problem_mark or error.context_mark)
     hint = ""
     if "cannot start any token" in problem:
         hint = "; indent with spaces, and put a value that begins with @, ` or % in quotes"
@@ -180,7 +182,7 @@ def _describe(error: yaml.MarkedYAMLError) -> str:
     return f"{place}: {context}{problem}{hint}"
 
 
-def _place(mark: _Mark | None) -> str:
+def place_of(mark: _Mark | None) -> str:
     if mark is None:
         return "line unknown"
     return f"line {mark.line + 1}, column {mark.column + 1}"

@@ -1,7 +1,6 @@
 """One request and its answer: under the limits, timed, counted, and read whole within bounds."""
 
 import asyncio
-import ssl
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -9,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 import httpx
 
-from exporter.cloud.answers import quote, reason_of, retry_after
 from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
+from exporter.transport.failures import network_error, quote, reason_of, retry_after
 from exporter.transport.limits import Lane, Query, parse_policy_hint
 
 MAX_RESPONSE_BYTES = 10 * 1024 * 1024
@@ -80,7 +79,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         except BadResponseError as exc:
             raise _counted(exc, meter.count_error) from None
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as exc:
-            raise _counted(_network_error(exc), meter.count_error) from exc
+            raise _counted(network_error(exc), meter.count_error) from exc
         finally:
             self._observe(request.extensions["operation"], time.perf_counter() - started)
         status = response.status_code
@@ -99,23 +98,6 @@ def _counted(error: ApiError, count: Callable[[Reason], None]) -> ApiError:
     count(error.reason)
     error.counted = True
     return error
-
-
-def _network_error(exc: Exception) -> ApiError:
-    cause = exc
-    if isinstance(cause, aiohttp.ClientResponseError):
-        return BadResponseError(f"not an HTTP answer: {quote(str(cause.message))}")
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
-        return UnavailableError(
-            f"the server's certificate is not trusted: {quote(str(cause))}",
-            reason=Reason.NETWORK,
-            hint="name the authority that signed it in api.ca_file",
-        )
-    return UnavailableError(
-        f"the connection failed: {quote(str(cause)) or type(cause).__name__}",
-        reason=Reason.NETWORK,
-        hint="is the endpoint right, and reachable from here (DNS, firewall, proxy)?",
-    )
 
 
 def _plain_headers(headers: httpx.Headers) -> httpx.Headers:

@@ -10,167 +10,28 @@ import asyncio
 import contextlib
 import errno
 import functools
-import ipaddress
 import math
-import resource
 import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import structlog
 import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from exporter.errors import ConfigError, ExporterError
+from exporter.errors import ExporterError
 from exporter.web.basic_auth import BasicAuth
-from exporter.web.web_config import LoadedWebConfig
+from exporter.web.connection import ClientConnection, ClientLimits
+from exporter.web.listener import describe_address, raise_open_files_limit
+from exporter.web.tls import LoadedWebConfig
 
 log = structlog.get_logger(__name__)
 
-BACKLOG = 1024
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_NO_SUCH_ADDRESS_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may take.
-
-    `connections` is a ceiling: at it, the connection that has been waiting longest for a request is
-    closed for each new one, so that a scrape always gets in. Therefore idle connections may be kept
-    long: longer than Prometheus keeps them (5 min), so that it is Prometheus who closes and no
-    scrape meets a closing connection.
-    """
-
-    connections: int = 1000
-    handshake_seconds: float = 10.0
-    request_seconds: float = 10.0  # from the first byte, or from the start, to the whole request
-    idle_seconds: float = 330.0
-    write_seconds: float = 60.0  # a response that the client does not read
-    head_bytes: int = 64 * 1024
-    body_bytes: int = 64 * 1024
-    pipelined_requests: int = 16
-
-
-def parse_listen_address(text: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `[v6]:port` or `:port`; raises ConfigError.
-
-    The host of `:port` is empty: all interfaces, IPv4 and IPv6.
-    """
-    host, colon, port_text = text.rpartition(":")
-    if not colon or not port_text:
-        raise _address_error(text, "has no port; write host:port, [v6]:port or :port")
-    if not (port_text.isascii() and port_text.isdigit() and int(port_text[:6]) <= 65535):
-        raise _address_error(text, "has no port between 0 and 65535 after its last colon")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise _address_error(text, "has no IPv6 address between its brackets") from None
-    elif ":" in host:
-        raise _address_error(text, "has an IPv6 address without brackets; write [v6]:port")
-    elif any(letter in "[]/@" or letter.isspace() for letter in host):
-        raise _address_error(text, "is not a host and a port; write host:port without http://")
-    return host, int(port_text)
-
-
-def _address_error(text: str, problem: str) -> ConfigError:
-    return ConfigError([f"--web.listen-address: {text!r} {problem}"])
-
-
-def bind(address: tuple[str, int]) -> list[socket.socket]:
-    """Listening sockets for the address, one for each of a host name's; raises ConfigError.
-
-    Clients may connect at once; they are answered when `serve` runs. Port 0 takes a free port.
-    """
-    host, port = address
-    if host in ("", "::"):
-        return [_bind_all_interfaces(port)]
-    try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-        )
-    except (OSError, UnicodeError):
-        raise _listen_error(address, "no such host") from None
-    sockets: list[socket.socket] = []
-    absent: OSError | None = None
-    for family, _, _, _, resolved in dict.fromkeys(found):
-        if sockets and port == 0:  # the name's other addresses get the port that the first one took
-            resolved = (resolved[0], sockets[0].getsockname()[1], *resolved[2:])
-        try:
-            sockets.append(_listen(family, resolved))
-        except OSError as exc:
-            if exc.errno in _NO_SUCH_ADDRESS_FAMILY:  # localhost is ::1 too, where there is none
-                absent = exc
-                continue
-            for listening in sockets:
-                listening.close()
-            raise _listen_error(address, exc) from None
-    if not sockets:
-        raise _listen_error(address, absent or "no such host")
-    return sockets
-
-
-def _bind_all_interfaces(port: int) -> socket.socket:
-    try:
-        return _listen(socket.AF_INET6, ("::", port, 0, 0))
-    except OSError as exc:
-        if exc.errno not in _NO_SUCH_ADDRESS_FAMILY:
-            raise _listen_error(("", port), exc) from None
-    try:
-        return _listen(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - what was asked for
-    except OSError as exc:
-        raise _listen_error(("", port), exc) from None
-
-
-def _listen(family: int, resolved: tuple[Any, ...]) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            everything = resolved[0] == "::"
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if everything else 1)
-        listening.bind(resolved)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-    except BaseException:
-        listening.close()
-        raise
-    return listening
-
-
-def _listen_error(address: tuple[str, int], cause: OSError | str) -> ConfigError:
-    host, port = address
-    text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    match cause.errno if isinstance(cause, OSError) else cause:
-        case errno.EADDRINUSE:
-            problem = "the port is taken by another program; stop it or choose another port"
-        case errno.EADDRNOTAVAIL:
-            problem = "this machine does not have that address; :PORT listens on all that it has"
-        case errno.EACCES:
-            problem = "no permission; ports below 1024 need privileges"
-        case _:
-            problem = str(cause.strerror) if isinstance(cause, OSError) else cause
-    return ConfigError([f"--web.listen-address: cannot listen on {text}: {problem}"])
-
-
-def raise_open_files_limit() -> int:
-    """Lets this process open as many files as it is ever allowed to; gives the limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        # Some systems name a hard limit that they do not grant.
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft if soft != resource.RLIM_INFINITY else 1_000_000
 
 
 async def serve(
@@ -181,7 +42,7 @@ async def serve(
     on_reload: Callable[[], Awaitable[None]] | None,
     stopping: Callable[[], None],
     grace_seconds: float = 10.0,
-    limits: Limits | None = None,
+    limits: ClientLimits | None = None,
 ) -> None:
     """Serves `app` on the sockets of `bind` until SIGTERM or SIGINT, then returns.
 
@@ -190,7 +51,7 @@ async def serve(
     SIGHUP awaits `on_reload`, one at a time. In the main thread only: no other gets signals.
     """
     files = raise_open_files_limit()
-    limits = limits or Limits()
+    limits = limits or ClientLimits()
     # The other half of the files is for connections to the cloud and what else a process opens.
     limits = replace(limits, connections=max(1, min(limits.connections, files // 2)))
     server = _Server(app, web_config=web_config, limits=limits, grace_seconds=grace_seconds)
@@ -211,7 +72,7 @@ async def serve(
             for listening in sockets:
                 log.info(
                     "listening",
-                    address=_describe_address(listening),
+                    address=describe_address(listening),
                     tls=web_config is not None and web_config.tls_context is not None,
                     basic_auth=web_config is not None and bool(web_config.users),
                 )
@@ -221,11 +82,6 @@ async def serve(
                 server.close()
                 for listening in sockets:
                     listening.close()
-
-
-def _describe_address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextlib.contextmanager
@@ -283,7 +139,7 @@ class _Server(uvicorn.Server):
         app: ASGIApp,
         *,
         web_config: LoadedWebConfig | None,
-        limits: Limits,
+        limits: ClientLimits,
         grace_seconds: float,
     ) -> None:
         super().__init__(
@@ -291,7 +147,7 @@ class _Server(uvicorn.Server):
                 self._guard(app, web_config),
                 interface="asgi3",
                 loop="none",
-                http=_Connection,
+                http=ClientConnection,
                 ws="none",
                 workers=1,
                 log_config=None,
@@ -395,8 +251,8 @@ class _Server(uvicorn.Server):
         while (state.connections or state.tasks) and not self.force_exit:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
-    def _connections(self) -> list["_Connection"]:
-        return [c for c in self.server_state.connections if isinstance(c, _Connection)]
+    def _connections(self) -> list["ClientConnection"]:
+        return [c for c in self.server_state.connections if isinstance(c, ClientConnection)]
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -449,11 +305,11 @@ class _Server(uvicorn.Server):
         except OSError as exc:  # what TLS refuses is one too
             log.debug("connection failed", cause=str(exc))
 
-    def _make_connection(self) -> "_Connection":
+    def _make_connection(self) -> "ClientConnection":
         sans: Sequence[str] = ()
         if self._web_config is not None and (tls := self._web_config.config.tls_server_config):
             sans = tls.client_allowed_sans
-        return _Connection(
+        return ClientConnection(
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -478,126 +334,6 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
             return True
         return False
-
-
-class _Connection(HttpToolsProtocol):
-    """uvicorn's connection, which knows until when its client has to do something."""
-
-    def __init__(
-        self,
-        *,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        limits: Limits,
-        client_allowed_sans: Sequence[str],
-    ) -> None:
-        super().__init__(config=config, server_state=server_state, app_state=app_state)
-        self._limits = limits
-        self._client_allowed_sans = client_allowed_sans
-        # Since when there is no request to answer; infinity while there is one.
-        self.waiting_since = math.inf
-        self._request_deadline = math.inf
-        self._write_deadline = math.inf
-        self._is_idle = False
-        self._reading_head = True
-        self._request_complete = False
-        self._head_bytes = 0
-        self._body_bytes = 0
-
-    def is_overdue(self, now: float) -> bool:
-        return now >= min(self._request_deadline, self._write_deadline)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait(self._limits.request_seconds)
-        if self._client_allowed_sans:
-            sans = parse_sans(transport.get_extra_info("peercert"))
-            if sans.isdisjoint(self._client_allowed_sans):
-                log.warning("client certificate refused", client=self.client, names=sorted(sans))
-                transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        if self._is_idle:
-            self._is_idle = False
-            self._wait(self._limits.request_seconds)
-        if self._reading_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._reading_head and self._head_bytes > self._limits.head_bytes:
-            self.send_400_response("Request head too large.")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._request_complete = False
-        self._body_bytes = 0
-
-    def on_headers_complete(self) -> None:
-        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        # httptools turns what is raised here into a 400.
-        if head_bytes > self._limits.head_bytes:
-            raise ValueError("request head too large")
-        if len(self.pipeline) >= self._limits.pipelined_requests:
-            raise ValueError("too many requests at once")
-        self._reading_head = False
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes:
-            raise ValueError("request body too large")
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._request_complete = True
-        self._reading_head = True
-        self._head_bytes = 0
-        self._request_deadline = self.waiting_since = math.inf
-        if self.cycle is not None and self.cycle.response_complete:
-            self._become_idle()
-
-    def on_response_complete(self) -> None:
-        has_next = bool(self.pipeline)
-        super().on_response_complete()
-        self._unset_keepalive_if_required()  # the deadlines here take its place
-        if self.transport.is_closing():
-            self._wait(self._limits.write_seconds)  # until the client has read it
-        elif has_next:
-            pass
-        elif self._request_complete:
-            self._become_idle()
-        elif self._request_deadline == math.inf:  # a part of the next request came with this one
-            self._wait(self._limits.request_seconds)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._write_deadline = self.loop.time() + self._limits.write_seconds
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._write_deadline = math.inf
-
-    def _become_idle(self) -> None:
-        self._is_idle = True
-        self._wait(self._limits.idle_seconds)
-
-    def _wait(self, seconds: float) -> None:
-        self.waiting_since = self.loop.time()
-        self._request_deadline = self.waiting_since + seconds
-
-
-def parse_sans(certificate: Mapping[str, Any] | None) -> frozenset[str]:
-    """The alternative names of `SSLSocket.getpeercert()`, addresses in their usual form."""
-    names = (certificate or {}).get("subjectAltName", ())
-    return frozenset(
-        # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1
-        str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
-        for kind, value in names
-        if kind in ("DNS", "email", "URI", "IP Address")
-    )
 
 
 def _with_headers(message: Message, added: Sequence[tuple[bytes, bytes]]) -> Message:

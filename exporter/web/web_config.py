@@ -7,12 +7,10 @@ of it that Python's TLS can do is accepted; the rest is refused with what to do 
 
 import re
 import ssl
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import structlog
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,8 +27,6 @@ from pydantic_core import ErrorDetails
 from exporter.config.yaml_text import MAX_TEXT_BYTES, load_yaml
 from exporter.errors import ConfigError
 
-log = structlog.get_logger(__name__)
-
 # Above this a single password check takes longer than a scrape may.
 MAX_BCRYPT_COST = 18
 # The last letter of the salt holds two bits only: the bcrypt library refuses the others.
@@ -39,7 +35,7 @@ _BCRYPT_HASH = re.compile(
 )
 
 # Go's names of the suites that it takes for secure (crypto/tls.CipherSuites), and OpenSSL's.
-_CIPHER_SUITES = {
+CIPHER_SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
@@ -69,7 +65,7 @@ _UNSUPPORTED = {
 _UNVERIFIED_CLIENT_AUTH = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 
 TlsVersion = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
-_TLS_VERSIONS: Mapping[TlsVersion, ssl.TLSVersion] = {
+TLS_VERSIONS: Mapping[TlsVersion, ssl.TLSVersion] = {
     "TLS10": ssl.TLSVersion.TLSv1,
     "TLS11": ssl.TLSVersion.TLSv1_1,
     "TLS12": ssl.TLSVersion.TLSv1_2,
@@ -96,9 +92,9 @@ def _parse_client_auth(value: object) -> object:
 
 
 def _parse_cipher_suite(name: str) -> str:
-    if name not in _CIPHER_SUITES and name not in _TLS13_SUITES:
+    if name not in CIPHER_SUITES and name not in _TLS13_SUITES:
         raise ValueError(
-            f"not a secure suite by its Go name; those are {', '.join(sorted(_CIPHER_SUITES))}"
+            f"not a secure suite by its Go name; those are {', '.join(sorted(CIPHER_SUITES))}"
         )
     return name
 
@@ -169,7 +165,7 @@ class TlsServerConfig(_Section):
             problems.append(
                 "client_allowed_sans: needs client_auth_type RequireAndVerifyClientCert"
             )
-        if _TLS_VERSIONS[self.min_version] > _TLS_VERSIONS[self.max_version]:
+        if TLS_VERSIONS[self.min_version] > TLS_VERSIONS[self.max_version]:
             problems.append(f"min_version: {self.min_version} is above {self.max_version}")
         if (
             self.cipher_suites
@@ -281,153 +277,6 @@ def load_web_config(path: Path) -> WebConfig:
         if (value := getattr(tls, key)) is not None
     }
     return config.model_copy(update={"tls_server_config": tls.model_copy(update=resolved)})
-
-
-def load_tls_context(tls: TlsServerConfig) -> ssl.SSLContext:
-    """A server's context made of the files that `tls` names; raises ConfigError."""
-    for key in ("cert_file", "key_file", "client_ca_file"):
-        # OpenSSL does not say which file it could not read.
-        path = getattr(tls, key)
-        try:
-            if path is not None:
-                path.open("rb").close()
-        except OSError as exc:
-            raise ConfigError(
-                [f"tls_server_config.{key}: {path} cannot be read: {exc.strerror}"]
-            ) from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    if not tls.prefer_server_cipher_suites:
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(["http/1.1"])
-    _set_versions(context, tls)
-    _load_certificate(context, tls)
-    if tls.client_ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=tls.client_ca_file)
-        except ssl.SSLError:
-            raise ConfigError(
-                [f"tls_server_config.client_ca_file: no PEM certificate in {tls.client_ca_file}"]
-            ) from None
-        required = tls.client_auth_type == "RequireAndVerifyClientCert"
-        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-    return context
-
-
-def _set_versions(context: ssl.SSLContext, tls: TlsServerConfig) -> None:
-    suites = [_CIPHER_SUITES[name] for name in tls.cipher_suites if name in _CIPHER_SUITES]
-    if tls.min_version in ("TLS10", "TLS11"):
-        # OpenSSL 3 speaks these at security level 0 only. Who asks for them gets them.
-        suites = [*(suites or ["DEFAULT"]), "@SECLEVEL=0"]
-    if suites:
-        context.set_ciphers(":".join(suites))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = _TLS_VERSIONS[tls.min_version]
-        context.maximum_version = _TLS_VERSIONS[tls.max_version]
-
-
-def _load_certificate(context: ssl.SSLContext, tls: TlsServerConfig) -> None:
-    def refuse_encrypted_key() -> str:
-        raise ConfigError([f"tls_server_config.key_file: {tls.key_file} asks for a passphrase"])
-
-    assert tls.cert_file is not None
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file, refuse_encrypted_key)
-    except ssl.SSLError as exc:
-        if exc.reason == "KEY_VALUES_MISMATCH":
-            problem = f"key_file: {tls.key_file} does not belong to cert_file {tls.cert_file}"
-        else:
-            problem = (
-                f"cert_file: no PEM certificate in {tls.cert_file}, or no PEM key in"
-                f" {tls.key_file} ({exc.reason or 'unreadable'})"
-            )
-        raise ConfigError([f"tls_server_config.{problem}"]) from None
-
-
-class LoadedWebConfig:
-    """The web configuration of a running server, read again when a file of it has changed.
-
-    `refresh` is cheap enough for each connection and each request: a stat of up to four files. A
-    new version that is broken leaves the old one in force, whole, and is logged once. TLS itself is
-    switched on or off by a restart only; a version that tries is logged and otherwise followed.
-    A version without `basic_auth_users` counts as broken where passwords are on, for that is what a
-    half-written file looks like; `basic_auth_users: {}` switches them off.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Reads the files; raises ConfigError."""
-        self._path = path
-        self._seen: Mapping[Path, _Fingerprint] = {}
-        config = self._load_config()
-        tls = config.tls_server_config
-        self.config = config
-        self.users = config.users
-        self.tls_context = None if tls is None else self._load_tls_context(tls)
-
-    def refresh(self) -> None:
-        """Takes over what has changed on disk; never raises."""
-        if all(_fingerprint(path) == seen for path, seen in self._seen.items()):
-            return
-        try:
-            config, tls_context = self._follow(self._load_config())
-        except ConfigError as exc:
-            log.error(
-                "web config not reloaded, the old one stays in force",
-                path=str(self._path),
-                problems=list(exc.problems),
-            )
-            return
-        self.config, self.users, self.tls_context = config, config.users, tls_context
-        log.info("web config reloaded", path=str(self._path))
-
-    def _load_config(self) -> WebConfig:
-        # Each file is looked at before it is read: what changes in between is seen next time. The
-        # files of a version that turns out broken are watched too, for it may be mended there.
-        self._seen = {self._path: _fingerprint(self._path)}
-        config = load_web_config(self._path)
-        if config.tls_server_config is not None:
-            files = config.tls_server_config.files
-            self._seen = {**self._seen, **{file: _fingerprint(file) for file in files}}
-        return config
-
-    def _follow(self, config: WebConfig) -> tuple[WebConfig, ssl.SSLContext | None]:
-        if self.users and config.basic_auth_users is None:
-            raise ConfigError(
-                [
-                    f"{self._path}: basic_auth_users: gone; to switch passwords off, write"
-                    " basic_auth_users: {}"
-                ]
-            )
-        tls = config.tls_server_config
-        if tls is not None and self.tls_context is not None:
-            return config, self._load_tls_context(tls)
-        if tls is not None or self.tls_context is not None:
-            log.warning(
-                "restart needed to switch TLS on or off",
-                path=str(self._path),
-                tls_is_on=self.tls_context is not None,
-            )
-        kept = {"tls_server_config": self.config.tls_server_config}
-        return config.model_copy(update=kept), self.tls_context
-
-    def _load_tls_context(self, tls: TlsServerConfig) -> ssl.SSLContext:
-        try:
-            return load_tls_context(tls)
-        except ConfigError as exc:
-            raise ConfigError([f"{self._path}: {problem}" for problem in exc.problems]) from None
-
-
-_Fingerprint = tuple[int, ...] | None
-
-
-def _fingerprint(path: Path) -> _Fingerprint:
-    """Differs when a file was written, replaced, or is now another behind a symbolic link."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _describe(error: ErrorDetails) -> Sequence[str]:

@@ -11,14 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.backups.sync import (
-    PAGES_IN_PARALLEL,
-    InstanceSync,
-    Listing,
-    gather,
-    is_sorted,
-    next_resync,
-)
+from exporter.backups.listing import PAGES_IN_PARALLEL, Listing, gather
+from exporter.backups.sync import InstanceSync, is_sorted, next_resync
 from exporter.errors import (
     ApiError,
     BadResponseError,

@@ -9,20 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.cloud.answers import (
-    ErrorBody,
-    FoundInstance,
-    error_of,
-    format_time,
-    parse_error_body,
-    parse_instance_page,
-    parse_page,
-    parse_time,
-    parse_token,
-    reason_of,
-)
+from exporter.cloud.answers import FoundInstance, parse_instance_page, parse_page
+from exporter.credentials.login import parse_token
 from exporter.errors import BadResponseError, Reason
 from exporter.models import Backup, Page
+from exporter.transport.failures import ErrorBody, error_of, parse_error_body, reason_of
+from exporter.transport.times import format_time, parse_time
 from tests.support.virtual_time import NOON
 
 TOKEN = "MIIToken" + "x" * 60

@@ -11,25 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.cloud.api import (
-    LIST_BACKUPS,
-    LIST_INSTANCES,
-    LOGIN,
-    ProjectClient,
-    Wire,
-    connect,
-    fetch_token,
-)
+from exporter.cloud.api import LIST_BACKUPS, LIST_INSTANCES, ProjectClient
 from exporter.config.schema import ApiConfig
-from exporter.credentials.auth import (
-    CloudAuth,
-    FixedSource,
-    Keys,
-    Refusals,
-    SigningAuth,
-    Token,
-    TokenAuth,
-)
+from exporter.credentials.http_auth import CloudAuth, SigningAuth, TokenAuth
+from exporter.credentials.login import LOGIN, fetch_token
+from exporter.credentials.refusals import Refusals
+from exporter.credentials.sources import FixedSource, Keys, Token
 from exporter.errors import (
     ApiError,
     AuthError,
@@ -44,6 +31,7 @@ from exporter.models import Instance, Page
 from exporter.reporting.redaction import SecretRegistry
 from exporter.transport.exchange import MAX_RESPONSE_BYTES
 from exporter.transport.limits import Query
+from exporter.transport.wire import Wire, connect
 from tests.support.certificates import Authority
 from tests.support.virtual_time import NOON, Clock
 

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.config.load import load_config, parse_config
 from exporter.config.schema import (
     AkskAuth,
     Config,
@@ -18,8 +19,6 @@ from exporter.config.schema import (
     EnvAuth,
     PasswordAuth,
     StaticTokenAuth,
-    load_config,
-    parse_config,
 )
 from exporter.errors import ConfigError
 from exporter.models import Instance

@@ -8,18 +8,17 @@ import httpx
 import pytest
 import structlog
 
-from exporter.credentials.auth import (
+from exporter.credentials.http_auth import SigningAuth, TokenAuth
+from exporter.credentials.metadata import fetch_temporary_keys
+from exporter.credentials.refusals import Refusals
+from exporter.credentials.sources import (
     FixedSource,
     Keys,
-    Refusals,
     RenewedSource,
     SecretSource,
-    SigningAuth,
     Token,
-    TokenAuth,
     keys_from_environment,
 )
-from exporter.credentials.metadata import fetch_temporary_keys
 from exporter.errors import ApiError, AuthError, RateLimitedError, Reason, UnavailableError
 from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import SimulatedProject, Simulator

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.credentials.auth import Refusals
+from exporter.credentials.refusals import Refusals
 from exporter.errors import AuthError, Reason
 from exporter.simulator import Simulator
 from tests.support.factories import (

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from exporter.cloud.api import LIST_BACKUPS, connect
+from exporter.cloud.api import LIST_BACKUPS
 from exporter.config.schema import ApiConfig
 from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
 from exporter.transport.connections import ExactTransport
 from exporter.transport.exchange import MAX_RESPONSE_BYTES
 from exporter.transport.limits import Query
+from exporter.transport.wire import connect
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 

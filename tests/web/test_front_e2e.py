@@ -9,8 +9,9 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from exporter.web.server import bind, serve
-from exporter.web.web_config import LoadedWebConfig
+from exporter.web.listener import bind
+from exporter.web.server import serve
+from exporter.web.tls import LoadedWebConfig
 from tests.support.certificates import Authority
 from tests.support.programs import free_port
 

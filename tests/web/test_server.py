@@ -22,15 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from exporter.errors import ConfigError, ExporterError
-from exporter.web.server import (
-    Limits,
-    bind,
-    parse_listen_address,
-    parse_sans,
-    raise_open_files_limit,
-    serve,
-)
-from exporter.web.web_config import LoadedWebConfig
+from exporter.web.connection import ClientLimits, parse_sans
+from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
+from exporter.web.server import serve
+from exporter.web.tls import LoadedWebConfig
 from tests.support.certificates import Authority, Issued
 
 # The address
@@ -269,7 +264,7 @@ async def serving(
     app: ASGIApp = hello,
     *,
     web_config: LoadedWebConfig | None = None,
-    limits: Limits | None = None,
+    limits: ClientLimits | None = None,
     stopping: Callable[[], None] = lambda: None,
     on_reload: Callable[[], Awaitable[None]] | None = None,
     grace_seconds: float = 10.0,
@@ -483,7 +478,8 @@ async def test_sighup_without_anything_to_reload_stops_nothing() -> None:
 def test_a_process_that_is_told_to_stop_ends_with_0(runner: str, number: signal.Signals) -> None:
     program = f"""
         import asyncio, sys, uvloop
-        from exporter.web.server import bind, serve
+        from exporter.web.listener import bind
+        from exporter.web.server import serve
 
         async def app(scope, receive, send):
             if scope["type"] == "http":
@@ -527,7 +523,7 @@ AT_ONCE = 0.0
 
 
 async def test_hundreds_of_idle_and_half_said_connections_do_not_stop_a_scrape() -> None:
-    async with serving(limits=Limits(connections=100)) as front:
+    async with serving(limits=ClientLimits(connections=100)) as front:
         for number in range(300):
             _, writer = await front.connect()
             writer.write([b"", b"GET /metrics HT", b"GET / HTTP/1.1\r\nHost: x\r\n"][number % 3])
@@ -537,7 +533,7 @@ async def test_hundreds_of_idle_and_half_said_connections_do_not_stop_a_scrape()
 
 async def test_at_the_ceiling_the_connection_that_waits_longest_makes_room() -> None:
     app = Held()
-    async with serving(app, limits=Limits(connections=3)) as front:
+    async with serving(app, limits=ClientLimits(connections=3)) as front:
         busy = asyncio.create_task(front.get(path="/held"))
         await app.arrived.wait()
         oldest = await front.connect()
@@ -554,7 +550,7 @@ async def test_at_the_ceiling_the_connection_that_waits_longest_makes_room() -> 
 
 async def test_a_connection_over_the_ceiling_is_refused_while_all_others_are_busy() -> None:
     app = Held()
-    async with serving(app, limits=Limits(connections=1)) as front:
+    async with serving(app, limits=ClientLimits(connections=1)) as front:
         busy = asyncio.create_task(front.get(path="/held"))
         await app.arrived.wait()
         reader, _ = await front.connect()
@@ -573,14 +569,14 @@ async def test_a_connection_over_the_ceiling_is_refused_while_all_others_are_bus
     ],
 )
 async def test_a_request_that_does_not_end_in_time_is_closed(said: bytes) -> None:
-    async with serving(Held(), limits=Limits(request_seconds=AT_ONCE)) as front:
+    async with serving(Held(), limits=ClientLimits(request_seconds=AT_ONCE)) as front:
         reader, writer = await front.connect()
         writer.write(said)
         assert await is_closed(reader)
 
 
 async def test_a_second_request_that_does_not_end_in_time_is_closed_too() -> None:
-    async with serving(limits=Limits(request_seconds=AT_ONCE)) as front:
+    async with serving(limits=ClientLimits(request_seconds=AT_ONCE)) as front:
         reader, writer = await front.connect()
         # In one piece, or the connection might be overdue before it begins.
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
@@ -590,7 +586,7 @@ async def test_a_second_request_that_does_not_end_in_time_is_closed_too() -> Non
 
 
 async def test_a_body_that_trickles_after_the_answer_is_cut_off() -> None:
-    async with serving(limits=Limits(request_seconds=AT_ONCE)) as front:
+    async with serving(limits=ClientLimits(request_seconds=AT_ONCE)) as front:
         reader, writer = await front.connect()
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
         await read_response(reader)
@@ -607,7 +603,7 @@ async def test_a_body_that_ends_after_the_answer_leaves_the_connection_open() ->
 
 
 async def test_an_idle_connection_is_closed_when_its_time_is_over() -> None:
-    async with serving(limits=Limits(idle_seconds=AT_ONCE)) as front:
+    async with serving(limits=ClientLimits(idle_seconds=AT_ONCE)) as front:
         reader, writer = await front.connect()
         assert (await request(reader, writer))[0] == 200
         assert await is_closed(reader)
@@ -615,7 +611,7 @@ async def test_an_idle_connection_is_closed_when_its_time_is_over() -> None:
 
 async def test_an_idle_connection_is_kept_longer_than_prometheus_keeps_it() -> None:
     # IdleConnTimeout in prometheus/common config/http_config.go: 5 minutes
-    assert Limits().idle_seconds > 300
+    assert ClientLimits().idle_seconds > 300
     async with serving() as front:
         connection = await front.connect()
         assert (await request(*connection))[0] == 200
@@ -624,7 +620,9 @@ async def test_an_idle_connection_is_kept_longer_than_prometheus_keeps_it() -> N
 
 async def test_a_request_that_runs_long_is_not_cut_off() -> None:
     app = Held()
-    async with serving(app, limits=Limits(request_seconds=AT_ONCE, idle_seconds=AT_ONCE)) as front:
+    async with serving(
+        app, limits=ClientLimits(request_seconds=AT_ONCE, idle_seconds=AT_ONCE)
+    ) as front:
         other, _ = await front.connect()
         reader, writer = await front.connect()
         writer.write(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -646,7 +644,7 @@ async def test_a_large_response_arrives_whole_and_the_connection_stays_open() ->
 
 
 async def test_a_client_that_does_not_read_its_response_is_cut_off() -> None:
-    async with serving(large, limits=Limits(write_seconds=AT_ONCE)) as front:
+    async with serving(large, limits=ClientLimits(write_seconds=AT_ONCE)) as front:
         reader, writer = await front.connect()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -679,7 +677,7 @@ def front_connections(port: int) -> int:
 )
 async def test_what_is_too_large_is_refused_and_closed(sent: bytes) -> None:
     app = Held()
-    small = Limits(head_bytes=1024, body_bytes=1024, pipelined_requests=16)
+    small = ClientLimits(head_bytes=1024, body_bytes=1024, pipelined_requests=16)
     async with serving(app, limits=small) as front:
         reader, writer = await front.connect()
         writer.write(sent.replace(b"GET / ", b"GET /held ").replace(b"POST / ", b"POST /held "))
@@ -956,7 +954,7 @@ async def test_a_broken_renewal_keeps_the_old_certificate(guarded: Guarded) -> N
 
 async def test_handshakes_that_do_not_end_do_not_stop_a_scrape(guarded: Guarded) -> None:
     config = guarded.load()
-    async with serving(web_config=config, limits=Limits(connections=20)) as front:
+    async with serving(web_config=config, limits=ClientLimits(connections=20)) as front:
         halves = [await front.connect() for _ in range(60)]
         for _, writer in halves[::2]:
             writer.write(b"\x16\x03\x01\x02\x00\x01")
@@ -966,7 +964,7 @@ async def test_handshakes_that_do_not_end_do_not_stop_a_scrape(guarded: Guarded)
 
 
 async def test_a_handshake_that_does_not_end_in_time_is_closed(guarded: Guarded) -> None:
-    limits = Limits(handshake_seconds=0.01)
+    limits = ClientLimits(handshake_seconds=0.01)
     async with serving(web_config=guarded.load(), limits=limits) as front:
         reader, _ = await front.connect()
         assert await is_closed(reader)

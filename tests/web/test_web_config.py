@@ -6,13 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.errors import ConfigError
-from exporter.web.web_config import (
-    LoadedWebConfig,
-    TlsServerConfig,
-    load_tls_context,
-    load_web_config,
-    parse_web_config,
-)
+from exporter.web.tls import LoadedWebConfig, load_tls_context
+from exporter.web.web_config import TlsServerConfig, load_web_config, parse_web_config
 from tests.support.certificates import Authority
 from tests.support.paths import TESTDATA
 

@@ -1,0 +1,127 @@
+"""The memory of what was refused, so that no account gets locked: five failed logins do that."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from exporter.config.durations import format_duration
+from exporter.errors import AuthError, Reason
+
+log = structlog.get_logger(__name__)
+
+_BACKOFF_SECONDS = 60.0
+_BACKOFF_CAP_SECONDS = 900.0
+# After a login that failed for another reason than a refusal: the network, IAM's own trouble.
+_FAULT_SECONDS = 5.0
+_FAULT_CAP_SECONDS = 60.0
+# Longer than a scrape interval, so that a project that was refused less often gets its turn.
+_COURTESY_SECONDS = 75.0
+_ASKED_SECONDS = 600.0
+_REMEMBERED = 1_000
+
+
+@dataclass(slots=True)
+class _BackOff:
+    """Refusals in a row."""
+
+    until: float = float("-inf")
+    refused: int = 0
+    faults: int = 0
+    error: AuthError | None = None
+
+
+class Refusals:
+    """The memory of what was refused. One for each account or access key, shared by projects.
+
+    Each secret has its own back-off: one that changed is tried at once, and where two projects
+    name different secrets, the right one does not clear the wrong one. A refusal holds for all
+    projects with the same secret, but not where it is known to be the project's own trouble.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._back_offs: dict[tuple[str, str], _BackOff] = {}  # by secret, and "" or a project
+        self._accepted: dict[str, set[str]] = {}  # the projects a secret has served, by secret
+        self._refused_to: Counter[tuple[str, str]] = Counter()  # by secret and project
+        self._asked: dict[tuple[str, str], float] = {}  # when last, by the same
+        self.login = asyncio.Lock()
+        self.probe = asyncio.Lock()
+
+    def check(self, secret: str, project: str) -> None:
+        """AuthError while the back-off lasts."""
+        now = asyncio.get_running_loop().time()
+        self._asked[secret, project] = now
+        for scope in ("", project):
+            back_off = self._back_offs.get((secret, scope))
+            if back_off is None or back_off.error is None:
+                continue
+            wait = back_off.until - now
+            if not scope:
+                wait += self._courtesy(secret, project, now)
+            if wait > 0:
+                raise AuthError(
+                    f"{back_off.error.message}"
+                    f" (tried again in {format_duration(max(1, round(wait)))})",
+                    reason=Reason.AUTH,
+                    hint=back_off.error.hint,
+                )
+
+    def _courtesy(self, secret: str, project: str, now: float) -> float:
+        """How much longer a project waits that was refused more often than another that waits:
+        the trouble may be its own, and then the other ends the back-off."""
+        fewest = min(
+            self._refused_to[key]
+            for key, asked in self._asked.items()
+            if key[0] == secret and now - asked < _ASKED_SECONDS
+        )
+        return _COURTESY_SECONDS if self._refused_to[secret, project] > fewest else 0.0
+
+    def accept(self, secret: str, project: str) -> None:
+        for scope in ("", project):
+            self._back_offs.pop((secret, scope), None)
+        self._refused_to.pop((secret, project), None)
+        self._accepted.setdefault(secret, set()).add(project)
+
+    def refuse(
+        self, secret: str, project: str, error: AuthError, *, fault: bool = False, own: bool = False
+    ) -> None:
+        """Back off: `fault` for a login that failed without having been refused, `own` for a
+        refusal that says nothing about the secret."""
+        served = self._accepted.get(secret, set())
+        if own or (served and project not in served):
+            scope = project
+        else:
+            # What has served this project does no more.
+            scope = ""
+            if not fault:
+                self._accepted.pop(secret, None)
+        back_off = self._back_offs.setdefault((secret, scope), _BackOff())
+        if back_off.until > asyncio.get_running_loop().time():
+            return  # one of several that were refused together
+        self._forget_the_oldest()
+        if fault:
+            wait = min(_FAULT_CAP_SECONDS, _FAULT_SECONDS * 2.0**back_off.faults)
+            back_off.faults = min(back_off.faults + 1, 16)
+        else:
+            wait = min(_BACKOFF_CAP_SECONDS, _BACKOFF_SECONDS * 2.0**back_off.refused)
+            back_off.refused = min(back_off.refused + 1, 16)
+            self._refused_to[secret, project] += 1
+        back_off.error = error
+        back_off.until = asyncio.get_running_loop().time() + wait
+        log.warning(
+            "login failed",
+            who=self._what,
+            project=project,
+            error=error.message,
+            hint=error.hint,
+            next_try_seconds=round(wait),
+        )
+
+    def _forget_the_oldest(self) -> None:
+        memories: list[dict[Any, Any]] = [self._back_offs, self._accepted, self._refused_to]
+        for memory in (*memories, self._asked):
+            while len(memory) > _REMEMBERED:
+                del memory[next(iter(memory))]

@@ -1,0 +1,82 @@
+"""What all requests to the cloud share: connections, the gate, one way to send."""
+
+import random
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from exporter.config.schema import ApiConfig
+from exporter.transport.connections import ExactTransport
+from exporter.transport.exchange import LimitedTransport, Observe
+from exporter.transport.limits import Gate, Jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What all projects' clients share: one pool of connections, one gate, one way to wait."""
+
+    transport: LimitedTransport
+    gate: Gate
+    config: ApiConfig
+    clock: Callable[[], float]
+    jitter: Jitter
+
+    async def send(self, request: httpx.Request, auth: httpx.Auth | None = None) -> httpx.Response:
+        """The answer to a request, repeated as `auth` wants. Raises ApiError.
+
+        As httpx's own client does it, less what no answer of this API needs (redirects, cookies,
+        hooks, a body read in pieces): that takes longer than all the rest of a request.
+        """
+        if auth is None:
+            return await self.transport.handle_async_request(request)
+        flow = auth.async_auth_flow(request)
+        try:
+            request = await anext(flow)
+            while True:
+                response = await self.transport.handle_async_request(request)
+                try:
+                    request = await flow.asend(response)
+                except StopAsyncIteration:
+                    return response
+        finally:
+            await flow.aclose()
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+def connect(
+    config: ApiConfig,
+    *,
+    observe: Observe = lambda operation, seconds: None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    clock: Callable[[], float] = time.time,
+    jitter: Jitter = random.uniform,
+) -> Wire:
+    """The shared connections; `transport` takes the network's place in tests."""
+    inner = transport if transport is not None else _open_connections(config)
+    limited = LimitedTransport(inner, timeout=config.timeout, observe=observe, clock=clock)
+    return Wire(limited, Gate(config.max_connections), config, clock, jitter)
+
+
+def ssl_context(config: ApiConfig) -> ssl.SSLContext:
+    """The trust of the system, and of `api.ca_file` where it is given. OSError, ssl.SSLError."""
+    context = ssl.create_default_context()
+    if config.ca_file is not None:
+        context.load_verify_locations(cafile=config.ca_file)
+        # Python 3.13 asks for key identifiers, which many private authorities leave out. The
+        # chain, the dates and the name are verified all the same.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def _open_connections(config: ApiConfig) -> ExactTransport:
+    return ExactTransport(
+        ssl_context=ssl_context(config),
+        proxy_url=config.proxy_url.get_secret_value() if config.proxy_url is not None else None,
+        # Long enough for an idle connection to be of use to the next scrape.
+        keepalive_seconds=90.0,
+    )
