@@ -1,11 +1,21 @@
-"""One pass over the pages of a listing whose rows may move while it is read."""
+"""Reading a listing that comes in pages, and whose rows may move while it is read."""
 
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from exporter.models import Backup, Page, Progress
+import structlog
+
+from exporter.errors import BadResponseError
+from exporter.models import Backup, Instance, Page, Progress
+from exporter.transport.limits import Query
+
+log = structlog.get_logger(__name__)
+
+# The cloud's clock may be a little ahead of ours.
+_AHEAD_SECONDS = 60.0
 
 PAGE_ROWS = 50  # the most that the API allows (10, 20 or 50)
 # Each page begins with the last row of the one before: where they differ, rows have moved.
@@ -14,9 +24,17 @@ PAGES_IN_PARALLEL = 8
 FetchPage = Callable[[int], Awaitable[Page]]
 
 
+class Client(Protocol):
+    """What is needed of the API's client."""
+
+    async def fetch_backups(
+        self, instance: Instance, *, begin: float, end: float, offset: int, query: Query
+    ) -> Page: ...
+
+
 @dataclass(slots=True)
 class Listing:
-    """One pass over the pages of a fixed time range; what it has is kept when it is cut off."""
+    """The pages of a fixed time range. Those that it has are kept when it is cut off."""
 
     begin: float
     end: float
@@ -25,6 +43,11 @@ class Listing:
     total_count: int | None = None  # as the answer that came last says
     _totals: set[int | None] = field(default_factory=set)  # all that the pages' answers said
     _ids: set[str] = field(default_factory=set)
+
+    @classmethod
+    def since(cls, begin: float, now: float) -> "Listing":
+        """From `begin` until now, and a little further."""
+        return cls(begin=begin, end=now + _AHEAD_SECONDS, started=now)
 
     def copy(self) -> "Listing":
         return replace(self, pages=dict(self.pages), _totals=set(self._totals), _ids=set(self._ids))
@@ -65,14 +88,14 @@ class Listing:
         while True:
             rows = self.pages[offset].rows
             position = offset + len(rows)
-            # The end: a page that is not full, unless the API says that there is more. A full one
-            # proves nothing, whatever the API says.
+            # A page that is not full is the last one, unless the API says that there is more.
+            # A full one may always have more behind it.
             if not rows or (len(rows) < PAGE_ROWS and (self.total_count or 0) <= position):
                 break
             offset = max(position - 1, offset + 1)
             _, goes_on = await self.fetch_page(fetch, offset)
             if not goes_on:
-                break  # it ignores the offset, or announces rows it does not have
+                break  # the API ignores the offset, or announces rows that it does not have
         return gather(self.pages)
 
     async def _fetch_announced(self, fetch: FetchPage, total_count: int) -> None:
@@ -95,7 +118,7 @@ class Listing:
             await work()
             return
         workers = min(PAGES_IN_PARALLEL, (total_count - 2) // PAGE_STEP)
-        # Where one fails the others end their page: it serves when the listing goes on.
+        # Where one worker fails, the others finish their page: the next try needs it no more.
         done = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
         for failure in done:
             if failure is not None:
@@ -128,7 +151,7 @@ def gather(pages: dict[int, Page]) -> Listed:
             and (not page or page[0].id != previous[1][offset - end].id)
         ):
             moved = True
-        # From one page to the next a backup may have ended, within one it cannot.
+        # Between two answers a backup may end. Within one it cannot.
         if len({row.id for row in page}) < len(page):
             conflict = _repeated_id(page) or conflict
         for row in page:
@@ -149,3 +172,54 @@ def _repeated_id(rows: Iterable[Backup]) -> str | None:
         if known.setdefault(row.id, row) != row:
             return row.id
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Lister:
+    """Lists one instance's backups on behalf of one query."""
+
+    client: Client
+    instance: Instance
+    query: Query
+
+    async def fetch_page(self, begin: float, end: float, offset: int) -> Page:
+        return await self.client.fetch_backups(
+            self.instance, begin=begin, end=end, offset=offset, query=self.query
+        )
+
+    async def list_all(self, listing: Listing) -> tuple[Listed, bool]:
+        """All rows of the listing's range, and whether they match the API's total_count.
+
+        Everything is read once more where they do not match, where rows moved between the pages,
+        or where the pages tell different totals.
+        Raises BadResponseError for a row that has different values both times.
+        """
+
+        async def fetch(offset: int) -> Page:
+            return await self.fetch_page(listing.begin, listing.end, offset)
+
+        listed = await listing.fetch(fetch)
+        total = listing.total_count
+        if (
+            not (listed.moved or listed.conflict)
+            and listing.agrees
+            and (total is None or listed.matches(total))
+        ):
+            return listed, total is not None
+        log.debug(
+            "listing moved, reading it again",
+            project=self.instance.project_id,
+            instance_id=self.instance.id,
+            rows=len(listed.rows),
+            total_count=total,
+        )
+        first_rows = listed.rows
+        listing.restart()
+        listed = await listing.fetch(fetch)
+        if listed.conflict:
+            raise BadResponseError(
+                f"backup {listed.conflict[:64]} is listed twice with different values"
+            )
+        if listing.agrees and listed.matches(listing.total_count):
+            return listed, True
+        return Listed(first_rows | listed.rows, listed.moved, None), False

@@ -9,7 +9,8 @@ from operator import is_
 
 import structlog
 
-from exporter.backups.sync import Client, InstanceSync
+from exporter.backups.listing import Client
+from exporter.backups.sync import InstanceSync
 from exporter.cloud.discovery import Discovery
 from exporter.config.schema import Config, ProjectConfig
 from exporter.errors import ApiError, DeadlineError, Reason
