@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,14 +17,11 @@ from exporter import __version__
 from exporter.assembly import Exporter, check_certificates, missing_secrets
 from exporter.config.load import load_config
 from exporter.config.schema import Config
-from exporter.demo import build_demo_config, describe_demo
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics, Registries, SnapshotCollector, render
 from exporter.models import Snapshot
 from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
-from exporter.simulator import build_demo
-from exporter.simulator import serve as serve_simulator
 from exporter.web.app import create_app
 from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
 from exporter.web.server import serve
@@ -219,7 +216,10 @@ async def run(options: argparse.Namespace, registry: SecretRegistry) -> int:
     """Serve, or scrape once, until done."""
     async with contextlib.AsyncExitStack() as stack:
         if options.demo:
-            load = await stack.enter_async_context(_demo())
+            # The simulator is loaded where it is asked for, and not at every start.
+            from exporter.demo import run_demo
+
+            load = await stack.enter_async_context(run_demo())
         else:
             load = _loader(options.config_file)
         exporter = Exporter(
@@ -248,14 +248,6 @@ def _loader(path: Path) -> Callable[[], Config]:
     return load
 
 
-@contextlib.asynccontextmanager
-async def _demo() -> AsyncIterator[Callable[[], Config]]:
-    """The simulator on a free port of loopback, and the configuration for it."""
-    async with serve_simulator(build_demo()) as address:
-        config = build_demo_config(address)
-        yield lambda: config
-
-
 async def serve_exporter(exporter: Exporter, options: argparse.Namespace) -> None:
     raise_open_files_limit()
     web_config = (
@@ -278,6 +270,8 @@ async def serve_exporter(exporter: Exporter, options: argparse.Namespace) -> Non
             log.error("reload failed, the old configuration stays", problems=list(exc.problems))
 
     if options.demo:
+        from exporter.demo import describe_demo
+
         host, port = sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)  # noqa: S104 - looked up
         host = f"[{host}]" if ":" in host else host

@@ -1,6 +1,7 @@
-"""The configuration of `--demo`, and what to tell the person who tries it."""
+"""`--demo`: the simulator, the configuration for it, and what to tell the person who tries it."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from exporter.config.schema import Config
 from exporter.simulator import (
@@ -11,7 +12,17 @@ from exporter.simulator import (
     DEMO_PROJECT_NAME,
     DEMO_REGION,
     DEMO_USER,
+    build_demo,
+    serve,
 )
+
+
+@contextlib.asynccontextmanager
+async def run_demo() -> AsyncIterator[Callable[[], Config]]:
+    """The simulator on a free port of loopback, and how to load the configuration for it."""
+    async with serve(build_demo()) as address:
+        config = build_demo_config(address)
+        yield lambda: config
 
 
 def build_demo_config(address: str) -> Config:

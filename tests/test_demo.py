@@ -1,5 +1,9 @@
+import subprocess
+import sys
+from pathlib import Path
+
 from exporter.demo import build_demo_config, describe_demo
-from exporter.simulator import DEMO_INSTANCES, DEMO_PASSWORD, build_demo
+from exporter.simulator import DEMO_INSTANCES, DEMO_PASSWORD, DEMO_PROJECT_ID, build_demo
 
 ADDRESS = "http://127.0.0.1:41027"
 
@@ -39,3 +43,35 @@ def test_the_demo_says_what_there_is_and_where_to_look() -> None:
     assert "http://127.0.0.1:10042/ " in text
     assert "http://127.0.0.1:10042/numbers" in text
     assert DEMO_PASSWORD not in text
+
+
+START = """
+import contextlib, sys
+from exporter.cli import main
+for arguments in (["--help"], ["--version"], ["--once", "--config.file", sys.argv[1]]):
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+        main(arguments)
+loaded = sorted(name for name in sys.modules if name.startswith("exporter."))
+print("exporter.web.app" in loaded, [n for n in loaded if "simulator" in n or "demo" in n])
+"""
+
+
+def test_the_simulator_is_loaded_for_the_demo_alone(tmp_path: Path) -> None:
+    """What serves production neither loads a cloud to practise on nor waits for it."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"""
+api: {{retries: 0}}
+projects:
+  - id: {DEMO_PROJECT_ID}
+    region: cn-north-4
+    endpoint: http://127.0.0.1:9
+    auth: {{type: token, token: nobody-asks-for-it}}
+    instances: [{DEMO_INSTANCES[0].id}]
+"""
+    )
+    started = subprocess.run(
+        [sys.executable, "-c", START, config], capture_output=True, text=True, check=True
+    )
+    assert started.stdout == "True []\n"
+    assert "gaussdb_mysql_scrape_success{" in started.stderr  # it did scrape

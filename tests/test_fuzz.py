@@ -43,7 +43,7 @@ from starlette.applications import Starlette
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
 from exporter.simulator import Fault, Knobs, RecordedRequest, SimulatedBackup, Simulator
-from exporter.simulator.cloud import Order
+from exporter.simulator.knobs import Order
 from exporter.web.app import create_app
 from tests.support.factories import (
     REASONS,

@@ -39,8 +39,8 @@ FLOORS: dict[str, int] = {
 }
 # Rooms on one floor that may use each other, one way.
 NEIGHBOURS = {("__main__", "cli"), ("cli", "demo"), ("reporting", "errors")}
-# Who may start the simulated cloud.
-HOSTS = {"demo", "cli"}
+# Who may start the simulated cloud; it is loaded by `--demo` alone, tests/test_demo.py.
+HOSTS = {"demo"}
 
 # A library stays behind the modules that are its border.
 BORDERS = {
@@ -169,6 +169,8 @@ def test_the_simulator_is_a_stranger(name: str) -> None:
     """What it shared with the client could be wrong on both sides without anybody noticing."""
     shared = imported_from_package(name) - SIMULATOR
     assert not shared, f"exporter.{name} imports {sorted(shared)}: write its own, on purpose"
+    libraries = {full.split(".")[0] for full in imported(MODULES[name])} - {"exporter"}
+    assert libraries - sys.stdlib_module_names <= {"starlette", "uvicorn"}
 
 
 def test_only_the_demo_knows_the_simulator() -> None:

@@ -5,15 +5,8 @@ It keeps to what is documented, and what is not documented can be turned by `Kno
 """
 
 from exporter.simulator.access import TemporaryKey
-from exporter.simulator.app import RecordedRequest, Simulator
-from exporter.simulator.cloud import (
-    Knobs,
-    RateLimit,
-    Schedule,
-    SimulatedBackup,
-    SimulatedInstance,
-    SimulatedProject,
-)
+from exporter.simulator.app import Simulator
+from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
 from exporter.simulator.demo import (
     DEMO_ACCESS_KEY,
     DEMO_BUSY,
@@ -35,6 +28,9 @@ from exporter.simulator.demo import (
     build_demo,
 )
 from exporter.simulator.faults import ROW_SPOILERS, DroppedConnectionError, Fault
+from exporter.simulator.gateway import RecordedRequest
+from exporter.simulator.knobs import Knobs, RateLimit
+from exporter.simulator.schedule import Schedule, SimulatedBackup
 from exporter.simulator.serving import serve
 
 __all__ = [

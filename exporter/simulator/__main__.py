@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import uvicorn
 
 from exporter.simulator.app import Simulator
-from exporter.simulator.cloud import Knobs, RateLimit
 from exporter.simulator.demo import build_cloud, build_demo
+from exporter.simulator.knobs import Knobs, RateLimit
 from exporter.simulator.serving import address_of, listen
 
 

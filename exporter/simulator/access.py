@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote
 
-from exporter.simulator.cloud import Knobs, SimulatedProject
+from exporter.simulator.cloud import SimulatedProject
 from exporter.simulator.faults import Form, RefusalError
+from exporter.simulator.knobs import Knobs
 
 _AUTHORIZATION = re.compile(
     r"SDK-HMAC-SHA256 Access=(?P<key>[^,\s]+), SignedHeaders=(?P<names>[^,\s]+), "

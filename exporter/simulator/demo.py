@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from exporter.simulator.app import Simulator
-from exporter.simulator.cloud import Knobs, Schedule, SimulatedInstance, SimulatedProject
+from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
 from exporter.simulator.faults import Fault
+from exporter.simulator.knobs import Knobs
+from exporter.simulator.schedule import Schedule
 
 _HOUR = 3_600.0
 _DAY = 86_400.0

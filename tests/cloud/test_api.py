@@ -1,9 +1,8 @@
+"""Requests, statuses, retries and time-outs of a project's client."""
+
 import asyncio
-import gzip
-import json
 import ssl
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.cloud.api import LIST_BACKUPS, LIST_INSTANCES, ProjectClient
+from exporter.cloud.api import LIST_BACKUPS, ProjectClient
 from exporter.config.schema import ApiConfig
-from exporter.credentials.http_auth import CloudAuth, SigningAuth, TokenAuth
-from exporter.credentials.login import LOGIN, fetch_token
-from exporter.credentials.refusals import Refusals
-from exporter.credentials.sources import FixedSource, Keys, Token
 from exporter.errors import (
     ApiError,
     AuthError,
@@ -28,128 +23,24 @@ from exporter.errors import (
     UnavailableError,
 )
 from exporter.models import Instance, Page
-from exporter.reporting.redaction import SecretRegistry
-from exporter.transport.exchange import MAX_RESPONSE_BYTES
 from exporter.transport.limits import Query
 from exporter.transport.wire import Wire, connect
 from tests.support.certificates import Authority
+from tests.support.cloud_api import (
+    EMPTY,
+    INSTANCE,
+    NOTHING,
+    PROJECT,
+    TOKEN,
+    Api,
+    Stream,
+    answers,
+    gateway_error,
+    ok,
+    signing_auth,
+    token_auth,
+)
 from tests.support.virtual_time import NOON, Clock
-
-PROJECT = "97b026aa9cc4417888c14c84a1ad9860"
-INSTANCE = Instance(PROJECT, "61a4ea66210545909d74a05c27a7179ein07")
-TOKEN = "MIIToken" + "x" * 60
-EMPTY = b'{"backups": [], "total_count": 0}'
-NOTHING = Page([], 0)
-Answer = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
-
-
-class Api:
-    """A project's client on a network that is a function, and what it did."""
-
-    def __init__(self, answer: Answer, *, auth: CloudAuth | None = None, **config: Any) -> None:
-        self.requests: list[httpx.Request] = []
-        self.sent_at: list[float] = []
-        self.tokens: list[str | None] = []
-        self.observed: list[tuple[str, float]] = []
-        self.query = Query()
-        self._answer = answer
-        self.clock = Clock()
-        self.wire = connect(
-            ApiConfig(**config),
-            transport=httpx.MockTransport(self._handle),
-            observe=lambda operation, seconds: self.observed.append((operation, seconds)),
-            clock=self.clock,
-            jitter=lambda low, high: high,
-        )
-        self.client = ProjectClient(
-            self.wire,
-            project_id=PROJECT,
-            endpoint="https://gaussdb.example:8443",
-            auth=auth or token_auth(),
-        )
-
-    async def _handle(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        self.tokens.append(request.headers.get("X-Auth-Token"))
-        self.sent_at.append(asyncio.get_running_loop().time())
-        answer = self._answer(request)
-        return answer if isinstance(answer, httpx.Response) else await answer
-
-    async def list_backups(self, instance: Instance = INSTANCE, **more: Any) -> Page:
-        asked = {"begin": NOON - 86_400, "end": NOON, "offset": 0, "query": self.query, **more}
-        return await self.client.fetch_backups(instance, **asked)
-
-    async def fail(self) -> ApiError:
-        with pytest.raises(ApiError) as caught:
-            await self.list_backups()
-        return caught.value
-
-    @property
-    def errors(self) -> dict[Reason, int]:
-        return {reason: count for reason, count in self.query.meter.errors.items() if count}
-
-
-def token_auth(load: Callable[[], str] = lambda: TOKEN) -> TokenAuth:
-    return TokenAuth(
-        FixedSource(
-            lambda: Token(load()), lambda token: token.value, Refusals("t"), project_id=PROJECT
-        )
-    )
-
-
-def signing_auth(clock: Clock) -> SigningAuth:
-    source = FixedSource(
-        lambda: Keys("AKEXAMPLE", "secret"),
-        lambda keys: keys.secret_key,
-        Refusals("key"),
-        project_id=PROJECT,
-    )
-    return SigningAuth(source, project_id=PROJECT, clock=clock)
-
-
-def answers(*given: httpx.Response | Exception) -> Answer:
-    """One after the other; the last one for ever."""
-    left = list(given)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        item = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(item, Exception):
-            raise item
-        return httpx.Response(item.status_code, headers=item.headers, content=item.content)
-
-    return answer
-
-
-def ok(content: bytes = EMPTY, **headers: str) -> httpx.Response:
-    return httpx.Response(200, content=content, headers=headers)
-
-
-def gateway_error(status: int, code: str = "", message: str = "", **headers: str) -> httpx.Response:
-    body = {"error_msg": message, "error_code": code, "request_id": "8d0f3a"}
-    return httpx.Response(status, json=body, headers=headers)
-
-
-class Stream(httpx.AsyncByteStream):
-    """A body in pieces; tells how many were taken, and whether it was closed."""
-
-    def __init__(self, pieces: Iterable[bytes], *, every: float = 0.0) -> None:
-        self._pieces = iter(pieces)
-        self._every = every
-        self.taken = 0
-        self.closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            if self._every:
-                await asyncio.sleep(self._every)
-            self.taken += len(piece)
-            yield piece
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-
-# The request -----------------------------------------------------------------------------------
 
 
 async def test_the_listing_is_asked_for_as_documented(clock: Clock) -> None:
@@ -275,100 +166,6 @@ async def test_a_redirect_is_told_and_not_followed(clock: Clock) -> None:
     error = await api.fail()
     assert error.message == "HTTP 302: a redirect, which is not followed"
     assert len(api.requests) == 1
-
-
-# What an error tells ---------------------------------------------------------------------------
-
-
-async def test_the_error_says_what_the_cloud_said(clock: Clock) -> None:
-    error = await Api(answers(gateway_error(403, "APIGW.0302", "no right"))).fail()
-    assert error.message == "HTTP 403: APIGW.0302 no right"
-    assert (error.status, error.error_code, error.request_id) == (403, "APIGW.0302", "8d0f3a")
-
-
-async def test_the_request_id_may_come_in_a_header(clock: Clock) -> None:
-    answer = httpx.Response(500, headers={"X-Request-Id": "from-header"})
-    assert (await Api(answers(answer), retries=0).fail()).request_id == "from-header"
-
-
-async def test_a_proxys_page_is_not_shown(clock: Clock) -> None:
-    page = httpx.Response(502, html="<html><h1>Bad Gateway</h1></html>")
-    assert (await Api(answers(page), retries=0).fail()).message == "HTTP 502"
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
-async def test_an_echoed_request_leaks_no_secret(clock: Clock, status: int) -> None:
-    """Users report that the message of a signature failure holds the request's headers."""
-    signature = "4f" * 32
-    echo = (
-        "verify aksk signature fail, canonicalRequest:GET|/v3/p/instances/|"
-        f"|x-auth-token:{TOKEN}|authorization:SDK-HMAC-SHA256 Access=HSTABCDEFGHIJKLMNOPQ, "
-        f"SignedHeaders=host;x-sdk-date, Signature={signature}|x-security-token:{'g' * 120}|"
-    )
-    error = await Api(answers(gateway_error(status, "APIGW.0301", echo)), retries=0).fail()
-    shown = f"{error} {error.message} {error.hint} {error.error_code} {error.request_id}"
-    for secret in (TOKEN, "HSTABCDEFGHIJKLMNOPQ", signature, "g" * 120):
-        assert secret not in shown
-    assert "APIGW.0301" in shown
-
-
-async def test_a_secret_in_the_code_or_the_request_id_is_hidden_too(clock: Clock) -> None:
-    body = {"error_code": f"X-Auth-Token: {TOKEN}", "request_id": f"X-Auth-Token: {TOKEN}"}
-    error = await Api(answers(httpx.Response(400, json=body))).fail()
-    assert TOKEN not in f"{error.message} {error.error_code} {error.request_id}"
-
-
-# Hints -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "message", "hint"),
-    [
-        (401, "APIGW.0307", "The token must be updated.", "another region"),
-        (401, "APIG.0307", "The token must be updated.", "another region"),
-        (401, "APIGW.0301", "Incorrect IAM authentication.", "check the credentials"),
-        (401, "APIGW.0301", "The user is locked.", "locked after failed logins"),
-        (403, "", "AK access failed to reach the limit, forbidden: locked out", "is locked"),
-        (403, "DBS.200010", "Forbidden", "gaussdbformysql:backup:list"),
-        (404, "DBS.201028", "The instance does not exist.", "check the instance's id"),
-        (400, "DBS.280404", "Invalid instance id", "check the instance's id"),
-        (400, "DBS.200001", "Parameter error.", ""),
-        (429, "APIGW.0308", "too many", "api.rate_limit"),
-        (500, "DBS.200412", "failed", "cloud's own trouble"),
-        (409, "DBS.200011", "The table is locked.", ""),
-        (401, "", "Your clock is blocked by a deadlock", "check the credentials"),
-    ],
-)
-async def test_the_hint_tells_what_to_do(
-    clock: Clock, status: int, code: str, message: str, hint: str
-) -> None:
-    error = await Api(answers(gateway_error(status, code, message)), retries=0).fail()
-    assert hint in error.hint
-    assert bool(error.hint) is bool(hint)
-
-
-@pytest.mark.parametrize(
-    ("date", "hint"),
-    [
-        ("Fri, 28 Jul 2023 11:40:00 GMT", "the clock of this machine is 20 minutes ahead: set it"),
-        ("Fri, 28 Jul 2023 14:00:00 GMT", "clock of this machine is 120 minutes behind: set it"),
-        ("Fri, 28 Jul 2023 11:50:00 GMT", "check the credentials"),
-        ("yesterday", "check the credentials"),
-        ("Fri, 28 Jul 99999 11:50:00 GMT", "check the credentials"),
-        (None, "check the credentials"),
-    ],
-)
-async def test_a_clock_that_is_off_is_told_where_a_signature_is_refused(
-    clock: Clock, date: str | None, hint: str
-) -> None:
-    headers = {"Date": date} if date is not None else {}
-    api = Api(answers(gateway_error(401, **headers)), auth=signing_auth(clock))
-    assert hint in (await api.fail()).hint
-
-
-async def test_a_clock_that_is_off_does_not_explain_a_refused_token(clock: Clock) -> None:
-    api = Api(answers(gateway_error(401, Date="Fri, 28 Jul 2023 18:00:00 GMT")))
-    assert "clock" not in (await api.fail()).hint
 
 
 # Retries ---------------------------------------------------------------------------------------
@@ -546,246 +343,6 @@ async def test_a_cancelled_request_gives_its_slot_back_and_counts_no_error(clock
         await task
     assert api.wire.gate.in_flight == 0
     assert api.errors == {}
-
-
-# Bodies ----------------------------------------------------------------------------------------
-
-
-async def test_a_body_in_pieces_is_put_together(clock: Clock) -> None:
-    stream = Stream([EMPTY[:7], EMPTY[7:]])
-    api = Api(lambda request: httpx.Response(200, stream=stream))
-    assert await api.list_backups() == NOTHING
-    assert stream.closed
-
-
-async def test_a_huge_body_is_noticed_while_it_is_read(clock: Clock) -> None:
-    stream = Stream(b" " * 65_536 for _ in range(10**6))
-    api = Api(lambda request: httpx.Response(200, stream=stream))
-    error = await api.fail()
-    assert error.reason is Reason.BAD_RESPONSE
-    assert error.message == "the body is over 10 MiB"
-    assert MAX_RESPONSE_BYTES < stream.taken <= MAX_RESPONSE_BYTES + 65_536
-    assert stream.closed
-    assert len(api.requests) == 1
-    assert api.errors == {Reason.BAD_RESPONSE: 1}
-
-
-async def test_a_body_of_just_10_mib_is_read(clock: Clock) -> None:
-    body = EMPTY + b" " * (10 * 1024 * 1024 - len(EMPTY))
-    assert await Api(answers(ok(body))).list_backups() == NOTHING
-    assert (await Api(answers(ok(body + b" "))).fail()).reason is Reason.BAD_RESPONSE
-
-
-@pytest.mark.parametrize(
-    ("encoding", "compress"),
-    [
-        ("gzip", gzip.compress),
-        ("GZIP", gzip.compress),
-        ("x-gzip", gzip.compress),
-        ("deflate", zlib.compress),
-        ("identity", bytes),
-        ("", bytes),
-    ],
-)
-async def test_a_body_that_is_compressed_unasked_is_read(
-    clock: Clock, encoding: str, compress: Callable[[bytes], bytes]
-) -> None:
-    packed = compress(EMPTY)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        stream = Stream([packed[:5], packed[5:]])
-        return httpx.Response(200, headers={"Content-Encoding": encoding}, stream=stream)
-
-    assert await Api(answer).list_backups() == NOTHING
-
-
-async def test_a_compressed_error_is_read_too(clock: Clock) -> None:
-    body = gzip.compress(b'{"error_code": "DBS.200001", "error_msg": "bad"}')
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        headers = {"Content-Encoding": "gzip"}
-        return httpx.Response(400, headers=headers, stream=Stream([body]))
-
-    assert (await Api(answer).fail()).message == "HTTP 400: DBS.200001 bad"
-
-
-def bomb(megabytes: int) -> bytes:
-    packer = zlib.compressobj(9, wbits=31)
-    parts = [packer.compress(b" " * 2**20) for _ in range(megabytes)]
-    return b"".join([*parts, packer.flush()])
-
-
-@pytest.mark.parametrize("pieces", [1, 50])
-async def test_a_bomb_does_not_go_off(clock: Clock, pieces: int) -> None:
-    packed = bomb(200)
-    size = -(-len(packed) // pieces)
-    stream = Stream(packed[start : start + size] for start in range(0, len(packed), size))
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
-
-    error = await Api(answer).fail()
-    assert error.message == "the body is over 10 MiB"
-    assert stream.taken <= len(packed) // pieces * max(1, pieces // 15) + size
-
-
-async def test_what_follows_a_compressed_body_is_bounded_as_well(clock: Clock) -> None:
-    packed = gzip.compress(EMPTY)
-    stream = Stream(packed if n == 0 else b"\0" * 65_536 for n in range(10**6))
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
-
-    assert (await Api(answer).fail()).message == "the body is over 10 MiB"
-    assert stream.taken <= MAX_RESPONSE_BYTES + 2 * 65_536
-
-
-@pytest.mark.parametrize(
-    ("encoding", "body", "message"),
-    [
-        ("gzip", gzip.compress(EMPTY, mtime=0)[:-9], "ends too early"),
-        ("gzip", b"", "ends too early"),
-        ("gzip", EMPTY, "is damaged"),
-        ("deflate", b"\x00\x01", "is damaged"),
-        ("br", EMPTY, "not asked for: br"),
-        ("zstd", EMPTY, "not asked for: zstd"),
-        ("gzip, gzip", EMPTY, "not asked for: gzip, gzip"),
-    ],
-)
-async def test_a_body_that_cannot_be_unpacked_makes_no_sense(
-    clock: Clock, encoding: str, body: bytes, message: str
-) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(
-            200, headers={"Content-Encoding": encoding}, stream=Stream([body] if body else [])
-        )
-
-    error = await Api(answer).fail()
-    assert error.reason is Reason.BAD_RESPONSE
-    assert message in error.message
-
-
-async def test_an_answer_that_makes_no_sense_is_left_to_who_counts_it(clock: Clock) -> None:
-    """The exchange itself went well: the error is not counted yet."""
-    api = Api(answers(ok(b'{"instances": 5}')))
-    with pytest.raises(BadResponseError) as caught:
-        await api.client.fetch_instances(version="v3", offset=0, query=api.query)
-    assert not caught.value.counted
-    assert api.errors == {}
-    assert [operation for operation, _ in api.observed] == [LIST_INSTANCES]
-    assert len(api.requests) == 1
-
-
-# Login -----------------------------------------------------------------------------------------
-
-GIVEN = {"token": {"expires_at": "2020-01-04T09:05:22.701000Z"}}
-
-
-def login_answer(
-    body: object = GIVEN, *, token: str = "the-token", status: int = 201
-) -> httpx.Response:
-    headers = {"X-Subject-Token": token} if token else {}
-    return httpx.Response(status, json=body, headers=headers)
-
-
-async def log_in(
-    answer: Answer, registry: SecretRegistry | None = None
-) -> tuple[Token, list[httpx.Request], list[str]]:
-    api = Api(answer)
-    token = await fetch_token(
-        api.wire,
-        iam_endpoint="https://iam.example",
-        domain="my-account",
-        username="backup-reader",
-        password='pass"word',
-        project_id=PROJECT,
-        registry=registry or SecretRegistry(),
-    )
-    return token, api.requests, [operation for operation, _ in api.observed]
-
-
-async def test_a_login_is_asked_for_as_documented(clock: Clock) -> None:
-    token, (request,), operations = await log_in(answers(login_answer()))
-    assert request.method == "POST"
-    assert str(request.url) == "https://iam.example/v3/auth/tokens?nocatalog=true"
-    assert request.headers["Content-Type"] == "application/json"
-    assert "X-Auth-Token" not in request.headers
-    assert json.loads(request.content) == {
-        "auth": {
-            "identity": {
-                "methods": ["password"],
-                "password": {
-                    "user": {
-                        "name": "backup-reader",
-                        "password": 'pass"word',
-                        "domain": {"name": "my-account"},
-                    }
-                },
-            },
-            "scope": {"project": {"id": PROJECT}},
-        }
-    }
-    assert token == Token("the-token", 1_578_128_722.701)
-    assert operations == [LOGIN]
-
-
-async def test_a_token_is_made_known_to_those_who_hide_it(clock: Clock) -> None:
-    registry = SecretRegistry()
-    await log_in(answers(login_answer(token="a-token-of-iam")), registry)
-    assert registry.redact("it is a-token-of-iam") == "it is [redacted]"
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "hint"),
-    [
-        (401, {"error": {"code": 401, "message": "wrong user or password."}}, "check domain"),
-        (401, {"error": {"code": 401, "message": "Your account is locked."}}, "locked after"),
-        (403, {"error_code": "IAM.0002", "error_msg": "no access"}, "check domain"),
-        (400, {"error_code": "IAM.0011", "error_msg": "Request body is invalid."}, "check domain"),
-        (404, {"error": {"code": 404, "message": "no such project"}}, "the project's id"),
-    ],
-)
-async def test_a_refused_login_is_an_auth_error_that_says_what_to_check(
-    clock: Clock, status: int, body: object, hint: str
-) -> None:
-    with pytest.raises(AuthError) as caught:
-        await log_in(answers(login_answer(body, token="", status=status)))
-    error = caught.value
-    assert error.reason is Reason.AUTH
-    assert error.status == status
-    assert error.message.startswith(
-        f"login of backup-reader at https://iam.example: HTTP {status}: "
-    )
-    assert hint in error.hint
-    assert 'pass"word' not in f"{error} {error.hint}"
-    assert not error.counted  # it counts for each instance that it keeps from being queried
-
-
-async def test_a_clock_that_is_off_does_not_explain_a_wrong_password(clock: Clock) -> None:
-    body = {"error": {"code": 401, "message": "wrong user or password."}}
-    answer = httpx.Response(401, json=body, headers={"Date": "Fri, 28 Jul 2023 18:00:00 GMT"})
-    with pytest.raises(AuthError) as caught:
-        await log_in(answers(answer))
-    assert "check domain" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "reason"),
-    [
-        (500, UnavailableError, Reason.SERVER),
-        (503, UnavailableError, Reason.SERVER),
-        (429, RateLimitedError, Reason.THROTTLED),
-        (200, BadResponseError, Reason.BAD_RESPONSE),
-        (302, BadResponseError, Reason.BAD_RESPONSE),
-    ],
-)
-async def test_trouble_of_iam_is_no_refusal(
-    clock: Clock, status: int, kind: type[ApiError], reason: Reason
-) -> None:
-    with pytest.raises(kind) as caught:
-        await log_in(answers(login_answer({}, token="", status=status)))
-    assert caught.value.message.startswith("login of backup-reader at https://iam.example: HTTP")
-    assert caught.value.reason is reason
 
 
 # On real sockets (more in test_connections.py) ------------------------------------------------

@@ -1,0 +1,98 @@
+"""What an error of the cloud tells, and what to do about it."""
+
+import httpx
+import pytest
+
+from tests.support.cloud_api import TOKEN, Api, answers, gateway_error, signing_auth
+from tests.support.virtual_time import Clock
+
+
+async def test_the_error_says_what_the_cloud_said(clock: Clock) -> None:
+    error = await Api(answers(gateway_error(403, "APIGW.0302", "no right"))).fail()
+    assert error.message == "HTTP 403: APIGW.0302 no right"
+    assert (error.status, error.error_code, error.request_id) == (403, "APIGW.0302", "8d0f3a")
+
+
+async def test_the_request_id_may_come_in_a_header(clock: Clock) -> None:
+    answer = httpx.Response(500, headers={"X-Request-Id": "from-header"})
+    assert (await Api(answers(answer), retries=0).fail()).request_id == "from-header"
+
+
+async def test_a_proxys_page_is_not_shown(clock: Clock) -> None:
+    page = httpx.Response(502, html="<html><h1>Bad Gateway</h1></html>")
+    assert (await Api(answers(page), retries=0).fail()).message == "HTTP 502"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+async def test_an_echoed_request_leaks_no_secret(clock: Clock, status: int) -> None:
+    """Users report that the message of a signature failure holds the request's headers."""
+    signature = "4f" * 32
+    echo = (
+        "verify aksk signature fail, canonicalRequest:GET|/v3/p/instances/|"
+        f"|x-auth-token:{TOKEN}|authorization:SDK-HMAC-SHA256 Access=HSTABCDEFGHIJKLMNOPQ, "
+        f"SignedHeaders=host;x-sdk-date, Signature={signature}|x-security-token:{'g' * 120}|"
+    )
+    error = await Api(answers(gateway_error(status, "APIGW.0301", echo)), retries=0).fail()
+    shown = f"{error} {error.message} {error.hint} {error.error_code} {error.request_id}"
+    for secret in (TOKEN, "HSTABCDEFGHIJKLMNOPQ", signature, "g" * 120):
+        assert secret not in shown
+    assert "APIGW.0301" in shown
+
+
+async def test_a_secret_in_the_code_or_the_request_id_is_hidden_too(clock: Clock) -> None:
+    body = {"error_code": f"X-Auth-Token: {TOKEN}", "request_id": f"X-Auth-Token: {TOKEN}"}
+    error = await Api(answers(httpx.Response(400, json=body))).fail()
+    assert TOKEN not in f"{error.message} {error.error_code} {error.request_id}"
+
+
+# Hints -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "hint"),
+    [
+        (401, "APIGW.0307", "The token must be updated.", "another region"),
+        (401, "APIG.0307", "The token must be updated.", "another region"),
+        (401, "APIGW.0301", "Incorrect IAM authentication.", "check the credentials"),
+        (401, "APIGW.0301", "The user is locked.", "locked after failed logins"),
+        (403, "", "AK access failed to reach the limit, forbidden: locked out", "is locked"),
+        (403, "DBS.200010", "Forbidden", "gaussdbformysql:backup:list"),
+        (404, "DBS.201028", "The instance does not exist.", "check the instance's id"),
+        (400, "DBS.280404", "Invalid instance id", "check the instance's id"),
+        (400, "DBS.200001", "Parameter error.", ""),
+        (429, "APIGW.0308", "too many", "api.rate_limit"),
+        (500, "DBS.200412", "failed", "cloud's own trouble"),
+        (409, "DBS.200011", "The table is locked.", ""),
+        (401, "", "Your clock is blocked by a deadlock", "check the credentials"),
+    ],
+)
+async def test_the_hint_tells_what_to_do(
+    clock: Clock, status: int, code: str, message: str, hint: str
+) -> None:
+    error = await Api(answers(gateway_error(status, code, message)), retries=0).fail()
+    assert hint in error.hint
+    assert bool(error.hint) is bool(hint)
+
+
+@pytest.mark.parametrize(
+    ("date", "hint"),
+    [
+        ("Fri, 28 Jul 2023 11:40:00 GMT", "the clock of this machine is 20 minutes ahead: set it"),
+        ("Fri, 28 Jul 2023 14:00:00 GMT", "clock of this machine is 120 minutes behind: set it"),
+        ("Fri, 28 Jul 2023 11:50:00 GMT", "check the credentials"),
+        ("yesterday", "check the credentials"),
+        ("Fri, 28 Jul 99999 11:50:00 GMT", "check the credentials"),
+        (None, "check the credentials"),
+    ],
+)
+async def test_a_clock_that_is_off_is_told_where_a_signature_is_refused(
+    clock: Clock, date: str | None, hint: str
+) -> None:
+    headers = {"Date": date} if date is not None else {}
+    api = Api(answers(gateway_error(401, **headers)), auth=signing_auth(clock))
+    assert hint in (await api.fail()).hint
+
+
+async def test_a_clock_that_is_off_does_not_explain_a_refused_token(clock: Clock) -> None:
+    api = Api(answers(gateway_error(401, Date="Fri, 28 Jul 2023 18:00:00 GMT")))
+    assert "clock" not in (await api.fail()).hint
