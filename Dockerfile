@@ -24,6 +24,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter exporter
+COPY docs/runbooks docs/runbooks
+COPY helm/gaussdb-mysql-backup-exporter/files helm/gaussdb-mysql-backup-exporter/files
 # --no-index: all that is needed is here by now, checked by its hash.
 RUN tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-index --no-deps \
         --no-build-isolation --wheel-dir dist . \

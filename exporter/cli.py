@@ -5,10 +5,12 @@ import asyncio
 import contextlib
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -22,6 +24,7 @@ from exporter.exposition.metrics import OwnMetrics, Registries, SnapshotCollecto
 from exporter.models import Snapshot
 from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
+from exporter.shipped import read_dashboard, read_rules
 from exporter.web.app import create_app
 from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
 from exporter.web.server import serve
@@ -62,6 +65,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="one scrape: the exposition on stdout, logs on stderr; exit 1 if an instance failed",
     )
     add(
+        "--print-rules",
+        dest="print_rules",
+        action="store_true",
+        help="print the shipped alert rules and exit",
+    )
+    add(
+        "--print-dashboard",
+        dest="print_dashboard",
+        action="store_true",
+        help="print the shipped Grafana dashboard and exit",
+    )
+    add(
         "--demo",
         action="store_true",
         help="run on the built-in simulator: no account and no configuration needed",
@@ -72,6 +87,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ADDR",
         default=":10042",
         help="host:port, [v6]:port or :port; port 0 picks a free one (default: %(default)s)",
+    )
+    add(
+        "--web.external-url",
+        dest="external_url",
+        metavar="URL",
+        type=_external_url,
+        help="where people reach the exporter: absolute links begin with it",
     )
     add(
         "--web.telemetry-path",
@@ -138,9 +160,29 @@ def _telemetry_path(text: str) -> str:
     return text
 
 
+def _external_url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        usable = False
+    if not usable or not text.isprintable() or set(text) & set("?#@ \"'"):
+        raise argparse.ArgumentTypeError(
+            "must be a URL like https://host/path, without a user, a query or a fragment"
+        )
+    return text.rstrip("/")
+
+
+# What the program can be asked to do instead of serving.
+_ACTIONS = ("--config.check", "--once", "--print-rules", "--print-dashboard")
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(arguments)
+    asked = [flag for flag in _ACTIONS if getattr(options, re.sub("[.-]", "_", flag[2:]))]
+    if len(asked) > 1:
+        parser.error(f"{' and '.join(asked)} exclude each other: give one of them")
     if options.config_check and options.demo:
         parser.error("--config.check checks a configuration, and --demo has none")
     if options.total_shards < 1:
@@ -160,6 +202,8 @@ def entry_point() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     options = parse_arguments(arguments)
+    if options.print_rules or options.print_dashboard:
+        return print_shipped(options)
     registry = SecretRegistry()
     logging = logs.logging_to(
         None, level=options.log_level, log_format=options.log_format, registry=registry
@@ -177,6 +221,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_FAILED if options.once else EXIT_OK
+
+
+def print_shipped(options: argparse.Namespace) -> int:
+    """`--print-rules`, `--print-dashboard`."""
+    text = read_rules(options.external_url) if options.print_rules else read_dashboard()
+    try:
+        write_stdout(text.encode())
+    except OSError as exc:
+        print(f"cannot write to standard output: {exc.strerror}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def write_stdout(data: bytes) -> None:
+    """OSError where it cannot be written: a pipe's reader that went away, a full disk."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError:
+        # What is left in the buffer would be tried once more at the exit, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def calm_garbage_collection() -> None:
@@ -290,12 +356,9 @@ async def scrape_once(exporter: Exporter) -> int:
     snapshot = await scraping
     collector = Registries(SnapshotCollector(snapshot), exporter.own.registry)
     try:
-        sys.stdout.buffer.write(render(collector).body)
-        sys.stdout.buffer.flush()
-    except OSError as exc:  # a pipe's reader that went away, a full disk
+        write_stdout(render(collector).body)
+    except OSError as exc:
         log.error("cannot write the exposition", cause=exc.strerror)
-        # What is left in the buffer would be tried once more at the exit, with a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     failed = any(result.failure is not None for result in snapshot.results)
     unknown = any(project.discovery_success is False for project in snapshot.projects)

@@ -69,8 +69,11 @@ def test_the_defaults_are_prometheus_like() -> None:
         "config_file": Path("config.yaml"),
         "config_check": False,
         "once": False,
+        "print_rules": False,
+        "print_dashboard": False,
         "demo": False,
         "listen_address": ":10042",
+        "external_url": None,
         "telemetry_path": "/metrics",
         "web_config_file": None,
         "enable_lifecycle": False,
@@ -88,6 +91,7 @@ def test_every_flag_is_taken() -> None:
                 *("--config.file", "a.yaml", "--once", "--demo"),
                 *("--web.listen-address", "[::1]:0", "--web.telemetry-path=/m"),
                 *("--web.config.file", "web.yaml", "--web.enable-lifecycle"),
+                *("--web.external-url", "https://dba.example/backups/"),
                 *("--shard", "2", "--total-shards", "3"),
                 *("--log.level", "debug", "--log.format", "json"),
             ]
@@ -96,8 +100,11 @@ def test_every_flag_is_taken() -> None:
         "config_file": Path("a.yaml"),
         "config_check": False,
         "once": True,
+        "print_rules": False,
+        "print_dashboard": False,
         "demo": True,
         "listen_address": "[::1]:0",
+        "external_url": "https://dba.example/backups",
         "telemetry_path": "/m",
         "web_config_file": Path("web.yaml"),
         "enable_lifecycle": True,
@@ -152,6 +159,16 @@ def test_help_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
         (["--web.telemetry-path", "/probe"], "'/probe' must be a path like /metrics"),
         (["--web.telemetry-path", "/{a}"], "'/{a}' must be a path like /metrics"),
         (["--web.telemetry-path", "/a?b"], "'/a?b' must be a path like /metrics"),
+        (["--once", "--config.check"], "--config.check and --once exclude each other"),
+        (["--print-rules", "--print-dashboard"], "--print-rules and --print-dashboard exclude"),
+        *(
+            (["--web.external-url", url], "must be a URL like https://host/path")
+            for url in (
+                *("dba.example", "ftp://host", "https://", "https://host:0", "https://host:x"),
+                *("https://[::1", "https://u:p@host", "https://host/?q", "https://host/#f"),
+                *("https://ho st", "https://host/\n"),
+            )
+        ),
     ],
 )
 def test_bad_usage_is_2_and_said(

@@ -56,6 +56,7 @@ def test_image_is_built_and_does_what_it_promises() -> None:
         "ok: all that it adds to its base is in /opt/exporter",
         "ok: no layer holds pip, its settings or a secret of the build",
         f"ok: --version tells {exporter.__version__}",
+        "ok: --print-rules prints the shipped rules",
         "ok: --demo is scraped from outside",
         "ok: it runs on a read-only root without capabilities",
         "ok: its health check passes on the port that was asked for",

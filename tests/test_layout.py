@@ -35,6 +35,7 @@ FLOORS: dict[str, int] = {
     "models": 2,
     "errors": 1,
     "reporting": 1,
+    "shipped": 1,
     "": 0,  # the package itself: its version
 }
 # Rooms on one floor that may use each other, one way.
