@@ -1,0 +1,123 @@
+"""Answers with numbers: `/metrics` and `/probe`, within the deadline that Prometheus names."""
+
+import asyncio
+import math
+import time
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from exporter.assembly import Exporter
+from exporter.config.schema import ScrapeConfig
+from exporter.exposition.lines import LastExpositions
+from exporter.exposition.metrics import Exposition, Registries, SnapshotCollector, render
+
+_SCRAPE_TIMEOUT_HEADER = "x-prometheus-scrape-timeout-seconds"
+# What rendering takes of an instance's share of the deadline before it was measured.
+_RENDER_SECONDS_PER_INSTANCE = 0.001
+
+
+def scrape_seconds(header: str | None, config: ScrapeConfig) -> float:
+    """How long a scrape may take: as Prometheus names less the offset, within `scrape.timeout`."""
+    try:
+        named = float(header) if header is not None else math.inf
+    except ValueError:
+        named = math.inf
+    if not named > 0:  # zero, negative, or no number
+        named = math.inf
+    return max(0.0, min(named - config.timeout_offset, config.timeout))
+
+
+class Renderer:
+    """Renders beside the event loop, and knows how long that takes, and the collecting before it:
+    the deadline includes both."""
+
+    def __init__(self) -> None:
+        self._seconds_per_instance = _RENDER_SECONDS_PER_INSTANCE
+        self.last = LastExpositions()
+
+    def reserve(self, instances: int) -> float:
+        return instances * self._seconds_per_instance
+
+    async def render(
+        self,
+        collector: Registries | SnapshotCollector,
+        instances: int,
+        request: Request,
+        last: LastExpositions | None = None,
+        spent_seconds: float = 0.0,
+    ) -> Exposition:
+        """`spent_seconds`: what the scrape took already after its deadline."""
+        started = time.perf_counter()
+        exposition = await asyncio.to_thread(
+            render,
+            collector,
+            accept=request.headers.get("accept", ""),
+            accept_encoding=request.headers.get("accept-encoding", ""),
+            last=last,
+        )
+        if instances >= 100:
+            # Half as much again as it last took, never less than half of what was known.
+            took = 1.5 * (spent_seconds + time.perf_counter() - started) / instances
+            self._seconds_per_instance = max(took, self._seconds_per_instance / 2)
+        return exposition
+
+
+class Scrapes:
+    """The handlers of `/metrics` and `/probe`."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self._exporter = exporter
+        self._renderer = Renderer()
+
+    async def metrics(self, request: Request) -> Response:
+        scraper = self._exporter.scraper
+        seconds = _named_seconds(request, scraper.config.scrape)
+        count = len(scraper.instances)
+        reserve = min(self._renderer.reserve(count), seconds / 2)
+        snapshot = await scraper.scrape(seconds - reserve)
+        return _respond(
+            await self._renderer.render(
+                Registries(SnapshotCollector(snapshot), self._exporter.own.registry),
+                count,
+                request,
+                self._renderer.last,
+                scraper.collecting_seconds,
+            )
+        )
+
+    async def probe(self, request: Request) -> Response:
+        project, instance = (request.query_params.get(name, "") for name in ("project", "instance"))
+        if not project or not instance:
+            return PlainTextResponse(
+                "name the instance: /probe?project=ID&instance=ID (or their names)\n",
+                status_code=400,
+            )
+        scraper = self._exporter.scraper
+        started = time.monotonic()
+        seconds = _named_seconds(request, scraper.config.scrape)
+        key = scraper.find(project, instance)
+        if key is None:
+            await scraper.discover(seconds)
+            scraper = self._exporter.scraper  # a reload may have replaced it meanwhile
+            key = scraper.find(project, instance)
+        if key is None:
+            return PlainTextResponse(
+                f"unknown instance {instance[:64]!r} of project {project[:64]!r}: it is neither"
+                " configured nor discovered, is another shard's, or its name is not unique\n",
+                status_code=400,
+            )
+        snapshot = await scraper.scrape(seconds - (time.monotonic() - started), only=key)
+        collector = SnapshotCollector(snapshot, projects=False)
+        return _respond(await self._renderer.render(collector, 1, request))
+
+
+def _named_seconds(request: Request, config: ScrapeConfig) -> float:
+    return scrape_seconds(request.headers.get(_SCRAPE_TIMEOUT_HEADER), config)
+
+
+def _respond(exposition: Exposition) -> Response:
+    headers = {"Vary": "Accept, Accept-Encoding"}
+    if exposition.encoding is not None:
+        headers["Content-Encoding"] = exposition.encoding
+    return Response(exposition.body, headers=headers, media_type=exposition.content_type)

@@ -1,0 +1,255 @@
+"""Slow clients, many clients, and clients that ask for too much."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
+
+from exporter.web.connection import ClientLimits
+from tests.support.front import (
+    Held,
+    connects,
+    is_closed,
+    read_response,
+    request,
+    respond,
+    serving,
+)
+
+# Whoever waits is overdue at once; a whole request in one piece never waits.
+AT_ONCE = 0.0
+
+
+async def test_hundreds_of_idle_and_half_said_connections_do_not_stop_a_scrape() -> None:
+    async with serving(limits=ClientLimits(connections=100)) as front:
+        for number in range(300):
+            _, writer = await front.connect()
+            writer.write([b"", b"GET /metrics HT", b"GET / HTTP/1.1\r\nHost: x\r\n"][number % 3])
+        status, _, body = await front.get()
+    assert (status, body) == (200, b"hello")
+
+
+async def test_at_the_ceiling_the_connection_that_waits_longest_makes_room() -> None:
+    app = Held()
+    async with serving(app, limits=ClientLimits(connections=3)) as front:
+        busy = asyncio.create_task(front.get(path="/held"))
+        await app.arrived.wait()
+        oldest = await front.connect()
+        await request(*oldest)
+        newer = await front.connect()
+        await request(*newer)
+        newest = await front.connect()
+        await request(*newest)
+        assert await is_closed(oldest[0])
+        assert (await request(*newer))[0] == 200
+        app.let_go.set()
+        assert (await busy)[2] == b"done"
+
+
+async def test_a_connection_over_the_ceiling_is_refused_while_all_others_are_busy() -> None:
+    app = Held()
+    async with serving(app, limits=ClientLimits(connections=1)) as front:
+        busy = asyncio.create_task(front.get(path="/held"))
+        await app.arrived.wait()
+        reader, _ = await front.connect()
+        assert await is_closed(reader)
+        app.let_go.set()
+        assert (await busy)[2] == b"done"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET / HT",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+        b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+    ],
+)
+async def test_a_request_that_does_not_end_in_time_is_closed(said: bytes) -> None:
+    async with serving(Held(), limits=ClientLimits(request_seconds=AT_ONCE)) as front:
+        reader, writer = await front.connect()
+        writer.write(said)
+        assert await is_closed(reader)
+
+
+async def test_a_second_request_that_does_not_end_in_time_is_closed_too() -> None:
+    async with serving(limits=ClientLimits(request_seconds=AT_ONCE)) as front:
+        reader, writer = await front.connect()
+        # In one piece, or the connection might be overdue before it begins.
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
+        await read_response(reader)
+        writer.write(b"TP/1.1\r\n")
+        assert await is_closed(reader)
+
+
+async def test_a_body_that_trickles_after_the_answer_is_cut_off() -> None:
+    async with serving(limits=ClientLimits(request_seconds=AT_ONCE)) as front:
+        reader, writer = await front.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+        await read_response(reader)
+        assert await is_closed(reader)
+
+
+async def test_a_body_that_ends_after_the_answer_leaves_the_connection_open() -> None:
+    async with serving() as front:
+        reader, writer = await front.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nhalf")
+        assert (await read_response(reader))[0] == 200
+        writer.write(b"half")
+        assert (await request(reader, writer))[0] == 200
+
+
+async def test_an_idle_connection_is_closed_when_its_time_is_over() -> None:
+    async with serving(limits=ClientLimits(idle_seconds=AT_ONCE)) as front:
+        reader, writer = await front.connect()
+        assert (await request(reader, writer))[0] == 200
+        assert await is_closed(reader)
+
+
+async def test_an_idle_connection_is_kept_longer_than_prometheus_keeps_it() -> None:
+    # IdleConnTimeout in prometheus/common config/http_config.go: 5 minutes
+    assert ClientLimits().idle_seconds > 300
+    async with serving() as front:
+        connection = await front.connect()
+        assert (await request(*connection))[0] == 200
+        assert (await request(*connection))[0] == 200
+
+
+async def test_a_request_that_runs_long_is_not_cut_off() -> None:
+    app = Held()
+    async with serving(
+        app, limits=ClientLimits(request_seconds=AT_ONCE, idle_seconds=AT_ONCE)
+    ) as front:
+        other, _ = await front.connect()
+        reader, writer = await front.connect()
+        writer.write(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+        await app.arrived.wait()
+        assert await is_closed(other)  # those who are overdue have been looked for
+        app.let_go.set()
+        assert (await read_response(reader))[2] == b"done"
+
+
+async def large(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, b"x" * 50_000_000)
+
+
+async def test_a_large_response_arrives_whole_and_the_connection_stays_open() -> None:
+    async with serving(large) as front:
+        connection = await front.connect()
+        assert len((await request(*connection))[2]) == 50_000_000
+        assert len((await request(*connection))[2]) == 50_000_000
+
+
+async def test_a_client_that_does_not_read_its_response_is_cut_off() -> None:
+    async with serving(large, limits=ClientLimits(write_seconds=AT_ONCE)) as front:
+        reader, writer = await front.connect()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        other, _ = await front.connect()
+        while front_connections(front.port) > 1:
+            await asyncio.sleep(0.01)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await is_closed(reader)
+        assert not other.at_eof()
+
+
+def front_connections(port: int) -> int:
+    """Established connections whose own end is the port, as the kernel counts them."""
+    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in table]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 4096 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 4096,
+        b"GET /" + b"x" * 4096 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 1000 + b"\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 4096\r\n\r\n" + b"x" * 4096,
+        b"GET / HTTP/1.1\r\n\r\n" * 20,
+        b"\x16\x03\x01 TLS to a plain port",
+    ],
+)
+async def test_what_is_too_large_is_refused_and_closed(sent: bytes) -> None:
+    app = Held()
+    small = ClientLimits(head_bytes=1024, body_bytes=1024, pipelined_requests=16)
+    async with serving(app, limits=small) as front:
+        reader, writer = await front.connect()
+        writer.write(sent.replace(b"GET / ", b"GET /held ").replace(b"POST / ", b"POST /held "))
+        status, headers, _ = await read_response(reader)
+        assert (status, headers["connection"]) == (400, "close")
+        assert await is_closed(reader)
+        app.let_go.set()
+
+
+async def test_requests_that_come_in_one_piece_are_answered_in_turn() -> None:
+    async with serving() as front:
+        reader, writer = await front.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        assert [(await read_response(reader))[0] for _ in range(3)] == [200] * 3
+
+
+async def test_a_server_that_cannot_accept_any_more_ends_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(listening: socket.socket) -> None:
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_accept", broken)
+    async with serving() as front:
+        with pytest.raises(RuntimeError, match="no more"):
+            await front.task
+    assert not connects("127.0.0.1", front.port)
+
+
+async def test_a_client_that_leaves_before_it_is_accepted_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    sock_accept = loop.sock_accept
+    failures = [ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort")]
+
+    async def once_aborted(listening: socket.socket) -> object:
+        if failures:
+            raise failures.pop()
+        return await sock_accept(listening)
+
+    monkeypatch.setattr(loop, "sock_accept", once_aborted)
+    with capture_logs() as logs:
+        async with serving() as front:
+            assert (await front.get())[0] == 200
+    assert [entry["event"] for entry in logs] == ["listening"]
+
+
+async def test_running_out_of_files_is_logged_and_a_scrape_still_answered() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with capture_logs() as logs:
+        async with serving() as front:
+            waiting = [await front.connect() for _ in range(20)]
+            await front.get()
+            # The client's own files are opened before, and connected after the files are out.
+            client = socket.socket()
+            client.setblocking(False)
+            spare = os.dup(0)
+            os.close(spare)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    client.connect(("127.0.0.1", front.port))
+                reader, writer = await asyncio.open_connection(sock=client)
+                assert (await request(reader, writer))[0] == 200
+                writer.close()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert await is_closed(waiting[0][0])
+    assert [e["event"] for e in logs].count("connections cannot be accepted") == 1
