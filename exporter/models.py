@@ -89,7 +89,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class InstanceResult:
-    """One instance in one scrape: a reading or a failure, and what it took."""
+    """One instance in one scrape: a reading or a failure, and what it took.
+
+    Neither of them: it has not been asked yet.
+    """
 
     instance: Instance
     reading: Reading | None
@@ -101,6 +104,10 @@ class InstanceResult:
     api_errors_total: Mapping[Reason, int]
     last_success: float | None
     progress: Progress | None = None
+    # What is remembered, for people: the last reading (this one, if there is one), and the latest
+    # `end_time` that was ever known, which a later listing may no longer show.
+    last_reading: Reading | None = None
+    last_end: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from exporter.models import Instance, Reading
+from exporter.page.state import has_hole
 from exporter.page.words import format_count, format_duration, format_span, format_time
 
 WIDTH = 720
@@ -63,12 +64,6 @@ class _Hole:
         if self.still_open:
             return f"since {format_time(self.since)} ({long} {self.still_open})"
         return f"{format_span(self.since, self.end)} ({long})"
-
-
-def has_hole(reading: Reading, stale_after_seconds: float) -> bool:
-    """Whether a hole lies between two backups of the window: over, but not restorable."""
-    gap = reading.max_interval_seconds
-    return gap is not None and gap > stale_after_seconds
 
 
 def build_picture(reading: Reading, instance: Instance, *, now: float) -> Picture:

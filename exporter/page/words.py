@@ -1,5 +1,6 @@
 """Durations, times and sizes as people read them."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 _BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -61,3 +62,30 @@ def format_exact_size(size_kilobytes: float) -> str:
 def format_count(count: int, noun: str) -> str:
     """`1 backup`, `2,016 backups`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time for people and for machines, and how long ago it was (or in how long it will be)."""
+
+    text: str
+    iso: str
+    distance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An amount of storage: rounded for reading, and exact."""
+
+    text: str
+    exact: str
+
+
+def build_moment(timestamp: float, now: float) -> Moment:
+    return Moment(
+        format_time(timestamp), format_iso(timestamp), format_duration(abs(now - timestamp))
+    )
+
+
+def build_size(size_kilobytes: float) -> Size:
+    return Size(format_size(size_kilobytes * 1_024), format_exact_size(size_kilobytes))

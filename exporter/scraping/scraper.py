@@ -70,6 +70,8 @@ class Watch:
     flight: Flight | None = None
     cut_off: int = 0  # how many scrapes in a row
     last_success: float | None = None
+    last_reading: Reading | None = None
+    last_end: float | None = None
     failing_since: float | None = None
     failing_reason: Reason | None = None
     result: InstanceResult | None = None
@@ -162,6 +164,7 @@ class Scraper:
     def _take_over(self, watch: Watch, before: Watch) -> None:
         watch.meter = before.meter
         watch.last_success = before.last_success
+        watch.last_reading, watch.last_end = before.last_reading, before.last_end
         watch.failing_since = before.failing_since
         watch.failing_reason = before.failing_reason
         watch.sync.adopt(before.sync)
@@ -420,6 +423,10 @@ class Scraper:
             watch.cut_off = cut_off + 1
             watch.meter.count_error(Reason.DEADLINE)
             api_errors += 1
+        if isinstance(outcome, Reading):
+            watch.last_reading = outcome
+            if outcome.latest_end is not None:
+                watch.last_end = outcome.latest_end
         result = InstanceResult(
             instance=watch.instance,
             reading=outcome if isinstance(outcome, Reading) else None,
@@ -431,6 +438,8 @@ class Scraper:
             api_errors_total=dict(watch.meter.errors),
             last_success=watch.last_success,
             progress=watch.sync.progress,
+            last_reading=watch.last_reading,
+            last_end=watch.last_end,
         )
         if flight.started >= watch.result_begun:  # not where a later query was faster
             watch.result, watch.result_begun = result, flight.started

@@ -407,7 +407,7 @@ def test_worst_instances_are_on_the_first_screen_in_order(
         ".filter(r => r.getBoundingClientRect().bottom < innerHeight)"
         ".map(r => r.querySelector('.name').innerText)"
     )
-    assert on_screen[:4] == ["reports", "ledger", "archive", "inventory"]
+    assert on_screen[:4] == ["ledger", "archive", "reports", "inventory"]
 
 
 def test_search_works_with_the_keyboard_alone(browser: Browser, server: PageServer) -> None:

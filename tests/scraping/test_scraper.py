@@ -488,6 +488,24 @@ async def test_a_failed_query_publishes_no_number_not_even_an_old_one(clock: Clo
     assert recovered.of("last_success_timestamp_seconds") == NOON + 120
 
 
+async def test_the_last_reading_of_a_failing_instance_is_remembered_for_people(
+    clock: Clock,
+) -> None:
+    simulator = make_one(clock=clock)
+    async with running_exporter(simulator) as exporter:
+        await samples(exporter)
+        await clock.advance(HOUR)
+        simulator.add_fault(Fault(status=404))
+        await samples(exporter)
+        view = exporter.scraper.view()
+    assert view is not None
+    (result,) = view.results
+    assert result.reading is None
+    assert result.last_reading is not None
+    assert (result.last_reading.at, result.last_reading.count) == (NOON, 2)
+    assert result.last_end == NOON - HOUR
+
+
 async def test_a_project_that_hangs_does_not_starve_another(clock: Clock) -> None:
     hanging = make_project(
         *(make_instance(make_backup(), id=instance_id(number)) for number in range(200))

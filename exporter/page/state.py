@@ -1,0 +1,154 @@
+"""What is the matter with an instance: one state, on the page, in `--once` and in the rules.
+
+The states are those of the alerts, in the order of their severity. An instance may be in several
+(it fails, and its last backup is old): the worst names it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from exporter.errors import Reason
+from exporter.models import InstanceResult, Reading
+
+
+class Severity(StrEnum):
+    """How bad a state is: the severity of its alert, or none where there is no alert."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    UNKNOWN = "unknown"
+    GOOD = "good"
+
+    @property
+    def needs_attention(self) -> bool:
+        return self in (Severity.CRITICAL, Severity.WARNING)
+
+
+class State(StrEnum):
+    """What is the matter with an instance, worst first; the value is the word that people read."""
+
+    STALE = "stale"
+    NO_BACKUPS = "no backups"
+    NOT_RESTORABLE = "not restorable"
+    FAILING = "failing"
+    HOLE = "hole"
+    INCOMPLETE = "incomplete"
+    NOT_ASKED = "not asked yet"
+    LISTING = "listing"
+    OK = "ok"
+
+    @property
+    def slug(self) -> str:
+        return self.value.replace(" ", "-")
+
+    @property
+    def severity(self) -> Severity:
+        return _SEVERITIES[self]
+
+    @property
+    def alert(self) -> str:
+        """The shipped alert that fires for it, which is its runbook's name too; empty: none."""
+        return _ALERTS.get(self, "")
+
+
+_SEVERITIES: Mapping[State, Severity] = {
+    State.STALE: Severity.CRITICAL,
+    State.NO_BACKUPS: Severity.CRITICAL,
+    State.NOT_RESTORABLE: Severity.CRITICAL,
+    State.FAILING: Severity.WARNING,
+    State.HOLE: Severity.WARNING,
+    State.INCOMPLETE: Severity.WARNING,
+    State.NOT_ASKED: Severity.UNKNOWN,
+    State.LISTING: Severity.UNKNOWN,
+    State.OK: Severity.GOOD,
+}
+_ALERTS: Mapping[State, str] = {
+    State.STALE: "GaussDBMySQLBackupStale",
+    State.NO_BACKUPS: "GaussDBMySQLBackupNone",
+    State.FAILING: "GaussDBMySQLBackupAPIFailing",
+    State.HOLE: "GaussDBMySQLBackupWindowHole",
+    State.INCOMPLETE: "GaussDBMySQLBackupListingIncomplete",
+}
+_WITH_HOLE = frozenset({State.STALE, State.NO_BACKUPS, State.HOLE})
+_RANK: Mapping[State, int] = {state: rank for rank, state in enumerate(State)}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An instance's result and what is to be thought of it."""
+
+    result: InstanceResult
+    states: Sequence[State]  # all that hold, worst first; never empty
+
+    @property
+    def state(self) -> State:
+        """The one that names the instance."""
+        return self.states[0]
+
+    @property
+    def reading(self) -> Reading | None:
+        """The last known numbers: this scrape's, else those of the last query that succeeded."""
+        return self.result.reading or self.result.last_reading
+
+    @property
+    def shows_hole(self) -> bool:
+        """Whether the picture of its window shows a hole, between backups or since the last."""
+        return not _WITH_HOLE.isdisjoint(self.states) and self.reading is not None
+
+    @property
+    def order(self) -> tuple[int, str, str, str]:
+        """Worst first, then by name."""
+        instance = self.result.instance
+        name = (instance.name or instance.id).casefold()
+        return _RANK[self.state], name, instance.project_id, instance.id
+
+
+def judge(result: InstanceResult, *, now: float) -> Judged:
+    """All states of an instance as of `now`, which is the time that its ages are told at."""
+    return Judged(result, tuple(_find_states(result, now)) or (State.OK,))
+
+
+def has_hole(reading: Reading, stale_after_seconds: float) -> bool:
+    """Whether a hole lies between two backups: over, but not restorable. As the alert has it."""
+    gap = reading.max_interval_seconds
+    return gap is not None and gap > stale_after_seconds
+
+
+def _find_states(result: InstanceResult, now: float) -> Iterator[State]:
+    """In the order of severity. What a failing instance's backups are is what was last known."""
+    reading = result.reading or result.last_reading
+    limit = result.instance.stale_after_seconds
+    # The last end that was ever known: backups that expire one by one after they stopped being
+    # made leave none in the listing, and are stale no less.
+    latest_end = reading.latest_end if reading is not None else None
+    if latest_end is None:
+        latest_end = result.last_end
+    if latest_end is not None and now - latest_end > limit:
+        yield State.STALE
+    if reading is not None and reading.latest_end is None:
+        yield State.NO_BACKUPS
+    if result.reading is None and _is_failing(result):
+        yield State.FAILING
+    if reading is not None and has_hole(reading, limit):
+        yield State.HOLE
+    if result.reading is not None:
+        is_listed = result.reading.count is not None
+        if not result.reading.listing_complete:
+            yield State.INCOMPLETE if is_listed else State.LISTING
+    elif result.failure is None:
+        yield State.NOT_ASKED
+    elif not _is_failing(result):
+        yield State.LISTING
+
+
+def _is_failing(result: InstanceResult) -> bool:
+    """A failure, and not merely a first listing that the deadline interrupted after a page."""
+    if result.failure is None:
+        return False
+    return (
+        result.failure.reason is not Reason.DEADLINE
+        or result.progress is None
+        or result.progress.pages_done == 0
+        or result.last_reading is not None
+    )

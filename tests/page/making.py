@@ -1,0 +1,153 @@
+"""Results as a scrape gives them, and the page made of them."""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from exporter.errors import Reason
+from exporter.models import (
+    Failure,
+    Instance,
+    InstanceResult,
+    Progress,
+    ProjectResult,
+    Reading,
+    Snapshot,
+)
+from exporter.page.status import render_status
+from tests.page.parsing import Element, parse
+
+NOW = 1_783_246_387.0  # 2026-07-05 10:13:07 UTC
+MINUTE = 60.0
+HOUR = 3_600.0
+DAY = 86_400.0
+
+
+def make_reading(
+    end_ages: Iterable[float] = (5 * MINUTE,),
+    *,
+    at: float = NOW,
+    lookback: float = DAY,
+    latest_age: float | None = None,
+    kilobytes: float = 1_024.0,
+    running: int = 0,
+    listing_complete: bool = True,
+) -> Reading:
+    """A reading of backups that ended so many seconds before `NOW`; `latest_age`: before them."""
+    known = sorted(NOW - age for age in end_ages)
+    ends = array("d", [end for end in known if at - lookback <= end <= at])
+    outside = NOW - latest_age if latest_age is not None else None
+    latest = ends[-1] if ends else outside
+    return Reading(
+        at=at,
+        count=len(ends) + running,
+        size_kilobytes=kilobytes * len(ends),
+        running=running,
+        listing_complete=listing_complete,
+        latest_end=latest,
+        latest_size_kilobytes=kilobytes if latest is not None else None,
+        oldest_end=ends[0] if ends else None,
+        max_interval_seconds=max((b - a for a, b in pairwise(ends)), default=None),
+        ends=ends,
+    )
+
+
+def make_result(
+    name: str = "orders",
+    reading: Reading | None = None,
+    failure: Failure | None = None,
+    *,
+    instance_id: str = "",
+    project_id: str = "97b026aa9cc4417888c14c84a1ad9860",
+    project_name: str = "production",
+    region: str = "cn-north-4",
+    lookback: float = DAY,
+    stale_after: float = HOUR,
+    last_success: float | None = None,
+    progress: Progress | None = None,
+) -> InstanceResult:
+    return InstanceResult(
+        instance=Instance(
+            project_id=project_id,
+            id=instance_id or f"{name}-id",
+            project_name=project_name,
+            name=name,
+            region=region,
+            lookback_seconds=lookback,
+            stale_after_seconds=stale_after,
+        ),
+        reading=reading,
+        failure=failure,
+        duration_seconds=2.0,
+        api_requests=3,
+        api_errors=1 if failure else 0,
+        api_requests_total=40,
+        api_errors_total={reason: 0 for reason in Reason},
+        last_success=last_success,
+        progress=progress,
+    )
+
+
+def make_failure(reason: Reason = Reason.FORBIDDEN, message: str = "refused") -> Failure:
+    return Failure(reason, message, "give the account the permission")
+
+
+def make_ok(name: str = "orders") -> InstanceResult:
+    return make_result(name, make_reading())
+
+
+def make_failing(name: str = "orders", reason: Reason = Reason.FORBIDDEN) -> InstanceResult:
+    return make_result(name, None, make_failure(reason))
+
+
+def make_stale(name: str = "orders") -> InstanceResult:
+    return make_result(name, make_reading([3 * HOUR]))
+
+
+def make_empty(name: str = "orders") -> InstanceResult:
+    return make_result(name, make_reading([]))
+
+
+def make_listing(name: str = "orders") -> InstanceResult:
+    failure = make_failure(Reason.DEADLINE)
+    return make_result(name, None, failure, progress=Progress(pages_done=12, pages_total=41))
+
+
+def make_with_hole(name: str = "orders") -> InstanceResult:
+    return make_result(name, make_reading([5 * HOUR, 3 * HOUR, 2.5 * HOUR, *minutes(150, 5)]))
+
+
+def minutes(start: int, stop: int, step: int = 5) -> list[float]:
+    return [age * MINUTE for age in range(start, stop - 1, -step)]
+
+
+def make_snapshot(
+    results: Sequence[InstanceResult],
+    projects: Sequence[ProjectResult] = (),
+    *,
+    finished: float = NOW - 8,
+) -> Snapshot:
+    return Snapshot(finished - 2, finished, results, projects)
+
+
+def render(
+    *results: InstanceResult, query: str = "", state: str = "", page: int | str = 1
+) -> Element:
+    snapshot = make_snapshot(results)
+    return parse(
+        render_status(snapshot, now=NOW, version="1.0.0", query=query, state=state, page=page)
+    )
+
+
+def instance_rows(page: Element) -> list[Element]:
+    sections = [each for each in page.all("section") if each.attributes.get("id") == "instances"]
+    return [row for section in sections for row in section.all("tr") if row.all("td", "state")]
+
+
+def names(page: Element) -> list[str]:
+    return [row.one("bdi", "name").text for row in instance_rows(page)]
+
+
+def row_of(result: InstanceResult) -> Element:
+    (row,) = instance_rows(render(result))
+    return row

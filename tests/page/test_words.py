@@ -1,0 +1,60 @@
+"""Durations, times and sizes as people read them."""
+
+import pytest
+
+from exporter.page.words import format_duration, format_exact_size, format_size, format_span
+from tests.page.making import HOUR, NOW
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (-5, "0 s"),
+        (0.4, "under 1 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (252, "4 min 12 s"),
+        (3_600, "1 h"),
+        (8_159, "2 h 15 min"),
+        (86_400, "24 h"),
+        (172_799, "47 h 59 min"),
+        (172_800, "2 d"),
+        (273_600, "3 d 4 h"),
+        (63_244_800, "732 d"),
+    ],
+)
+def test_durations_are_cut_to_two_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (112, "112 bytes"),
+        (1_023, "1,023 bytes"),
+        (1_024, "1.0 KiB"),
+        (4_299_161, "4.1 MiB"),
+        (230_686_720, "220 MiB"),
+        (1.5 * 1_024**3, "1.5 GiB"),
+        (5_000 * 1_024**6, "5,000 EiB"),
+    ],
+)
+def test_sizes_are_in_binary_units(size: float, text: str) -> None:
+    assert format_size(size) == text
+
+
+def test_exact_size_keeps_the_unit_of_the_api() -> None:
+    assert format_exact_size(0.109375) == "112 bytes (0.109375 KB)"
+
+
+@pytest.mark.parametrize(
+    ("start", "text"),
+    [
+        (NOW - 4 * HOUR, "2026-07-05 06:13 to 10:13 UTC"),
+        (NOW - 14 * HOUR, "2026-07-04 20:13 to 2026-07-05 10:13 UTC"),
+    ],
+)
+def test_span_names_the_day_once(start: float, text: str) -> None:
+    assert format_span(start, NOW) == text
