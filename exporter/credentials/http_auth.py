@@ -8,7 +8,8 @@ from typing import NoReturn
 import httpx
 
 from exporter.credentials.signing import sign
-from exporter.credentials.sources import Keys, Source, Token
+from exporter.credentials.sources import Source
+from exporter.credentials.values import Keys, Token
 from exporter.errors import ApiError, AuthError, Reason
 
 # What a gateway may answer without having looked at the signature.

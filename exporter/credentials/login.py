@@ -3,7 +3,7 @@
 import httpx
 import msgspec
 
-from exporter.credentials.sources import Token
+from exporter.credentials.values import Token
 from exporter.errors import AuthError, BadResponseError, Reason, RefusedError
 from exporter.reporting.redaction import SecretRegistry
 from exporter.transport.failures import LOCKED_HINT, error_of, quote

@@ -5,98 +5,19 @@ before a back-off, unless the secret has changed since: five failed logins lock 
 """
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol
 
 import httpx
 import structlog
 
 from exporter.credentials.refusals import Refusals
+from exporter.credentials.values import T, Token
 from exporter.errors import ApiError, AuthError, Reason
-from exporter.reporting.redaction import SecretRegistry
 
 log = structlog.get_logger(__name__)
 
 _ODD_CLOCK_SECONDS = 60.0
-
-
-class SecretSource:
-    """A secret from the configuration, or from a file that is read again when it changes."""
-
-    def __init__(
-        self,
-        registry: SecretRegistry,
-        owner: str,
-        *,
-        value: str | None = None,
-        file: Path | None = None,
-    ) -> None:
-        self._registry = registry
-        self._owner = owner
-        self._value = value
-        self._file = file
-        self._seen: tuple[int, int, int] | None = None
-        if value is not None:
-            registry.update(owner, [value])
-
-    def read(self) -> str:
-        """The secret; AuthError where its file cannot be read."""
-        if self._file is not None:
-            self._read_file(self._file)
-        assert self._value is not None
-        return self._value
-
-    def _read_file(self, file: Path) -> None:
-        try:
-            status = file.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if seen == self._seen:
-                return
-            value = file.read_text(encoding="utf-8-sig").strip("\r\n")
-        except (OSError, UnicodeDecodeError) as exc:
-            what = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-            raise AuthError(
-                f"cannot read the secret in {file}: {what}",
-                reason=Reason.AUTH,
-                hint="check the path and the permissions of the file",
-            ) from exc
-        if not value:
-            raise AuthError(
-                f"the secret in {file} is empty",
-                reason=Reason.AUTH,
-                hint="write the secret into the file; no reload is needed",
-            )
-        self._registry.update(self._owner, [value])
-        self._value, self._seen = value, seen
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An IAM token, scoped to one project. `expires_at` is None where nothing tells it."""
-
-    value: str = field(repr=False)
-    expires_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """An access key, permanent or temporary."""
-
-    access_key: str
-    secret_key: str = field(repr=False)
-    security_token: str | None = field(default=None, repr=False)
-    expires_at: float | None = None
-
-
-class Expiring(Protocol):
-    @property
-    def expires_at(self) -> float | None: ...
-
-
-T = TypeVar("T", bound=Expiring)
 
 
 class Source(Protocol[T]):
@@ -125,7 +46,7 @@ class Source(Protocol[T]):
     async def aclose(self) -> None: ...
 
 
-class FixedSource(Generic[T]):
+class StaticSource(Generic[T]):
     """A token or keys from the configuration or from files: read, never asked for."""
 
     def __init__(
@@ -304,17 +225,3 @@ def _retrieve(task: "asyncio.Task[T]") -> None:
     """Take a failure that nobody waited for: `Refusals` has told of it."""
     if not task.cancelled():
         task.exception()
-
-
-def keys_from_environment(environment: Mapping[str, str] | None = None) -> Keys:
-    """The keys that the vendor's SDK takes from the environment; AuthError where there are none."""
-    environment = os.environ if environment is None else environment
-    access_key = environment.get("HUAWEICLOUD_SDK_AK", "")
-    secret_key = environment.get("HUAWEICLOUD_SDK_SK", "")
-    if not access_key or not secret_key:
-        raise AuthError(
-            "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK are not set in the environment",
-            reason=Reason.AUTH,
-            hint="set both, or give the project an auth section with another type",
-        )
-    return Keys(access_key, secret_key, environment.get("HUAWEICLOUD_SDK_SECURITY_TOKEN") or None)

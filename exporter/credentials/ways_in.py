@@ -1,7 +1,8 @@
-"""From the configuration of a project to its credentials."""
+"""From the configuration of a project to its credentials: a function for each type of `auth`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 from pydantic import SecretStr
@@ -14,18 +15,14 @@ from exporter.config.schema import (
     ProjectConfig,
     StaticTokenAuth,
 )
+from exporter.credentials.environment import keys_from_environment
 from exporter.credentials.http_auth import CloudAuth, SigningAuth, TokenAuth
 from exporter.credentials.login import fetch_token
 from exporter.credentials.metadata import fetch_temporary_keys
 from exporter.credentials.refusals import Refusals
-from exporter.credentials.sources import (
-    FixedSource,
-    Keys,
-    RenewedSource,
-    SecretSource,
-    Token,
-    keys_from_environment,
-)
+from exporter.credentials.secret import SecretSource
+from exporter.credentials.sources import RenewedSource, Source, StaticSource
+from exporter.credentials.values import Keys, Token
 from exporter.errors import ApiError
 from exporter.reporting.redaction import SecretRegistry
 from exporter.transport.failures import error_of
@@ -36,10 +33,6 @@ _TOKEN_MARGIN_SECONDS = 1_800.0
 # less are what it still has: looked for again soon, but not before each request.
 _KEYS_MARGIN_SECONDS = 600.0
 _KEYS_USED_SHARE = 0.1
-
-
-def _plain(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret is not None else None
 
 
 @dataclass(slots=True)
@@ -54,126 +47,156 @@ class Accounts:
         return self.refusals.setdefault(account, Refusals(shown or account))
 
 
+@dataclass(frozen=True, slots=True)
+class _Project:
+    """A project, and what its credentials are made with."""
+
+    config: ProjectConfig
+    wire: Wire
+    accounts: Accounts
+    metadata: httpx.AsyncClient
+
+    @property
+    def id(self) -> str:
+        return self.config.id
+
+    @property
+    def registry(self) -> SecretRegistry:
+        return self.accounts.registry
+
+    def secret(self, what: str, value: SecretStr | None, **more: Any) -> SecretSource:
+        """A secret of the configuration, `what` it is for those who hide it."""
+        return SecretSource(
+            self.registry, f"the {what} of project {self.id}", value=_plain(value), **more
+        )
+
+    def token_auth(self, source: Source[Token]) -> TokenAuth:
+        return TokenAuth(source, explain=self._explain)
+
+    def signing_auth(self, source: Source[Keys]) -> SigningAuth:
+        return SigningAuth(
+            source, project_id=self.id, clock=self.wire.clock, explain=self._explain_signed
+        )
+
+    def _explain(self, response: httpx.Response) -> ApiError:
+        return error_of(response, now=self.wire.clock())
+
+    def _explain_signed(self, response: httpx.Response) -> ApiError:
+        return error_of(response, now=self.wire.clock(), signed=True)
+
+
 def build_auth(
     project: ProjectConfig, wire: Wire, accounts: Accounts, *, metadata: httpx.AsyncClient
 ) -> CloudAuth:
     """The way in that the project's configuration names. Asks nothing and nobody yet."""
-    settings, registry, clock = project.auth, accounts.registry, wire.clock
+    build = _WAYS_IN[type(project.auth)]
+    return build(project.auth, _Project(project, wire, accounts, metadata))
 
-    def explain(response: httpx.Response) -> ApiError:
-        return error_of(response, now=clock())
 
-    def explain_signed(response: httpx.Response) -> ApiError:
-        return error_of(response, now=clock(), signed=True)
+def _by_password(settings: PasswordAuth, project: _Project) -> TokenAuth:
+    password = project.secret("password", settings.password, file=settings.password_file)
+    iam_endpoint = project.config.iam_endpoint
 
-    if isinstance(settings, PasswordAuth):
-        password = SecretSource(
-            registry,
-            f"the password of project {project.id}",
-            value=_plain(settings.password),
-            file=settings.password_file,
-        )
-        # One account may serve several projects: what locks it is counted together.
-        account = f"{settings.domain}/{settings.username} at {project.iam_endpoint}"
-        domain, username = settings.domain, settings.username
-
-        async def login(secret: str) -> Token:
-            return await fetch_token(
-                wire,
-                iam_endpoint=project.iam_endpoint,
-                domain=domain,
-                username=username,
-                password=secret,
-                project_id=project.id,
-                registry=registry,
-            )
-
-        return TokenAuth(
-            RenewedSource(
-                login,
-                secret=password.read,
-                clock=clock,
-                refusals=accounts.refusals_of(account),
-                project_id=project.id,
-                margin_seconds=_TOKEN_MARGIN_SECONDS,
-            ),
-            explain=explain,
-        )
-    if isinstance(settings, StaticTokenAuth):
-        token = SecretSource(
-            registry,
-            f"the token of project {project.id}",
-            value=_plain(settings.token),
-            file=settings.token_file,
-        )
-        return TokenAuth(
-            FixedSource(
-                lambda: Token(token.read()),
-                lambda value: value.value,
-                accounts.refusals_of(f"the token of project {project.id}"),
-                project_id=project.id,
-            ),
-            explain=explain,
-        )
-    if isinstance(settings, EcsAgencyAuth):
-        endpoint = settings.metadata_endpoint
-
-        async def fetch_keys(_: str) -> Keys:
-            found = await fetch_temporary_keys(metadata, endpoint)
-            registry.update(f"the agency at {endpoint}", [found.secret_key, found.security_token])
-            return Keys(found.access_key, found.secret_key, found.security_token, found.expires_at)
-
-        return SigningAuth(
-            RenewedSource(
-                fetch_keys,
-                secret=lambda: "",
-                clock=clock,
-                refusals=accounts.refusals_of(f"the server's agency at {endpoint}"),
-                project_id=project.id,
-                margin_seconds=_KEYS_MARGIN_SECONDS,
-                used_share=_KEYS_USED_SHARE,
-            ),
+    async def log_in(secret: str) -> Token:
+        return await fetch_token(
+            project.wire,
+            iam_endpoint=iam_endpoint,
+            domain=settings.domain,
+            username=settings.username,
+            password=secret,
             project_id=project.id,
-            clock=clock,
-            explain=explain_signed,
+            registry=project.registry,
         )
-    if isinstance(settings, AkskAuth):
-        load = _load_keys(settings, project.id, registry)
-        account, shown = settings.access_key, f"access key {settings.access_key[:4]}…"
-    else:
-        assert isinstance(settings, EnvAuth)
-        load = _load_environment(registry)
-        account, shown = "", "access key of the environment"
-    return SigningAuth(
-        FixedSource(
-            load,
-            lambda keys: keys.secret_key,
-            accounts.refusals_of(f"access key {account}", shown=shown),
+
+    # One account may serve several projects: what locks it is counted together.
+    account = f"{settings.domain}/{settings.username} at {iam_endpoint}"
+    return project.token_auth(
+        RenewedSource(
+            log_in,
+            secret=password.read,
+            clock=project.wire.clock,
+            refusals=project.accounts.refusals_of(account),
             project_id=project.id,
-        ),
-        project_id=project.id,
-        clock=clock,
-        explain=explain_signed,
+            margin_seconds=_TOKEN_MARGIN_SECONDS,
+        )
     )
 
 
-def _load_keys(settings: AkskAuth, project_id: str, registry: SecretRegistry) -> Callable[[], Keys]:
-    secret = SecretSource(
-        registry,
-        f"the secret key of project {project_id}",
-        value=_plain(settings.secret_key),
-        file=settings.secret_key_file,
+def _by_token(settings: StaticTokenAuth, project: _Project) -> TokenAuth:
+    token = project.secret("token", settings.token, file=settings.token_file)
+    return project.token_auth(
+        StaticSource(
+            lambda: Token(token.read()),
+            lambda value: value.value,
+            project.accounts.refusals_of(f"the token of project {project.id}"),
+            project_id=project.id,
+        )
     )
+
+
+def _by_ecs_agency(settings: EcsAgencyAuth, project: _Project) -> SigningAuth:
+    endpoint = settings.metadata_endpoint
+
+    async def fetch_keys(_: str) -> Keys:
+        found = await fetch_temporary_keys(project.metadata, endpoint)
+        project.registry.update(
+            f"the agency at {endpoint}", [found.secret_key, found.security_token]
+        )
+        return Keys(found.access_key, found.secret_key, found.security_token, found.expires_at)
+
+    return project.signing_auth(
+        RenewedSource(
+            fetch_keys,
+            secret=lambda: "",
+            clock=project.wire.clock,
+            refusals=project.accounts.refusals_of(f"the server's agency at {endpoint}"),
+            project_id=project.id,
+            margin_seconds=_KEYS_MARGIN_SECONDS,
+            used_share=_KEYS_USED_SHARE,
+        )
+    )
+
+
+def _by_access_key(settings: AkskAuth, project: _Project) -> SigningAuth:
+    access_key = settings.access_key
+    secret_key = project.secret("secret key", settings.secret_key, file=settings.secret_key_file)
     security_token = _plain(settings.security_token)
     if security_token is not None:
-        registry.update(f"the security token of project {project_id}", [security_token])
-    return lambda: Keys(settings.access_key, secret.read(), security_token)
+        project.registry.update(f"the security token of project {project.id}", [security_token])
+    return _by_static_keys(
+        lambda: Keys(access_key, secret_key.read(), security_token),
+        project.accounts.refusals_of(
+            f"access key {access_key}", shown=f"access key {access_key[:4]}…"
+        ),
+        project,
+    )
 
 
-def _load_environment(registry: SecretRegistry) -> Callable[[], Keys]:
+def _by_environment(settings: EnvAuth, project: _Project) -> SigningAuth:
     def load() -> Keys:
         keys = keys_from_environment()
-        registry.update("the environment", filter(None, [keys.secret_key, keys.security_token]))
+        secrets = filter(None, [keys.secret_key, keys.security_token])
+        project.registry.update("the environment", secrets)
         return keys
 
-    return load
+    account = "access key of the environment"
+    return _by_static_keys(load, project.accounts.refusals_of(account), project)
+
+
+def _by_static_keys(load: Callable[[], Keys], refusals: Refusals, project: _Project) -> SigningAuth:
+    return project.signing_auth(
+        StaticSource(load, lambda keys: keys.secret_key, refusals, project_id=project.id)
+    )
+
+
+_WAYS_IN: Mapping[type, Callable[[Any, _Project], CloudAuth]] = {
+    PasswordAuth: _by_password,
+    StaticTokenAuth: _by_token,
+    EcsAgencyAuth: _by_ecs_agency,
+    AkskAuth: _by_access_key,
+    EnvAuth: _by_environment,
+}
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from exporter.credentials.login import LOGIN, fetch_token
-from exporter.credentials.sources import Token
+from exporter.credentials.values import Token
 from exporter.errors import (
     ApiError,
     AuthError,

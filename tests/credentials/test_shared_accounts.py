@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from exporter.credentials.refusals import Refusals
-from exporter.errors import AuthError, Reason
 from exporter.simulator import Simulator
 from tests.support.factories import (
     ACCESS_KEY,
@@ -134,19 +132,3 @@ async def test_a_project_that_refuses_a_shared_secret_keeps_the_others_out_for_a
         seen = await scrape_for(exporter, clock, minutes=30)
     assert all(success == {FIRST: 0, SECOND: 1} for success in seen)
     assert len(refused_at(simulator)) <= 7  # 1, 2, 4, 8, 15 minutes apart
-
-
-async def test_who_was_refused_less_often_goes_first_when_the_back_off_ends(clock: Clock) -> None:
-    refusals = Refusals("an account")
-    refused = AuthError("refused", reason=Reason.AUTH)
-    refusals.check("secret", "one")
-    refusals.refuse("secret", "one", refused)
-    with pytest.raises(AuthError):
-        refusals.check("secret", "other")
-    await clock.advance(61)
-    with pytest.raises(AuthError):
-        refusals.check("secret", "one")
-    refusals.check("secret", "other")
-    refusals.refuse("secret", "other", refused)
-    await clock.advance(121)
-    refusals.check("secret", "one")

@@ -11,7 +11,8 @@ from exporter.cloud.api import ProjectClient
 from exporter.config.schema import ApiConfig
 from exporter.credentials.http_auth import CloudAuth, SigningAuth, TokenAuth
 from exporter.credentials.refusals import Refusals
-from exporter.credentials.sources import FixedSource, Keys, Token
+from exporter.credentials.sources import StaticSource
+from exporter.credentials.values import Keys, Token
 from exporter.errors import (
     ApiError,
     Reason,
@@ -77,14 +78,14 @@ class Api:
 
 def token_auth(load: Callable[[], str] = lambda: TOKEN) -> TokenAuth:
     return TokenAuth(
-        FixedSource(
+        StaticSource(
             lambda: Token(load()), lambda token: token.value, Refusals("t"), project_id=PROJECT
         )
     )
 
 
 def signing_auth(clock: Clock) -> SigningAuth:
-    source = FixedSource(
+    source = StaticSource(
         lambda: Keys("AKEXAMPLE", "secret"),
         lambda keys: keys.secret_key,
         Refusals("key"),

@@ -1,0 +1,32 @@
+import pytest
+
+from exporter.credentials.environment import keys_from_environment
+from exporter.credentials.values import Keys
+from exporter.errors import AuthError
+
+
+def test_the_environments_keys_are_those_of_the_vendors_sdk() -> None:
+    both = {"HUAWEICLOUD_SDK_AK": "AK1", "HUAWEICLOUD_SDK_SK": "secret"}
+    assert keys_from_environment(both) == Keys("AK1", "secret", None)
+    assert keys_from_environment({**both, "HUAWEICLOUD_SDK_SECURITY_TOKEN": "t"}) == Keys(
+        "AK1", "secret", "t"
+    )
+    assert keys_from_environment({**both, "HUAWEICLOUD_SDK_SECURITY_TOKEN": ""}) == Keys(
+        "AK1", "secret", None
+    )
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"HUAWEICLOUD_SDK_AK": "AK1"}, {"HUAWEICLOUD_SDK_AK": "", "HUAWEICLOUD_SDK_SK": "s"}],
+)
+def test_an_environment_without_keys_is_told(environment: dict[str, str]) -> None:
+    with pytest.raises(AuthError, match="HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK") as caught:
+        keys_from_environment(environment)
+    assert "auth section" in caught.value.hint
+
+
+def test_the_programs_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "AK1")
+    monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "secret")
+    assert keys_from_environment() == Keys("AK1", "secret")
