@@ -22,7 +22,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     && tools/bin/pip --python /opt/exporter/bin/python3 install --no-cache-dir \
         --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY exporter exporter
 COPY docs/runbooks docs/runbooks
 COPY helm/gaussdb-mysql-backup-exporter/files helm/gaussdb-mysql-backup-exporter/files
@@ -37,9 +37,15 @@ FROM ${BASE_IMAGE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
+# Address of the repository; and the base, whose name a build argument may pin: NAME@sha256:...
+ARG SOURCE
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="gaussdb-mysql-backup-exporter" \
       org.opencontainers.image.description="Prometheus exporter for the incremental backups of Huawei Cloud GaussDB(for MySQL) / TaurusDB" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.url="${SOURCE}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"

@@ -7,7 +7,7 @@ PORT   ?= 10042
 PYTEST := -q --numprocesses auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint fmt types coverage e2e fuzz soak bench mutate image lock clean
+.PHONY: help demo run test check lint fmt types coverage e2e fuzz soak bench mutate image bounds release-check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,12 @@ mutate: $(VENV)/.dev ## mutants of the modules that make the numbers
 
 image: ## build the image and run it (Debian, root; see .ci/image)
 	.ci/image
+
+bounds: ## the tests with the lowest and with the newest dependencies that are allowed
+	PYTHON=$(PYTHON) .ci/bounds
+
+release-check: ## all of a release that can be done here: dist/, every Python, chart, image
+	PYTHON=$(PYTHON) RELEASE=$(RELEASE) PROJECT_URL=$(PROJECT_URL) .ci/release-check
 
 lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --quiet --custom-compile-command "make lock" -o requirements.lock

@@ -233,8 +233,6 @@ def test_every_library_is_declared_and_every_declared_one_is_used() -> None:
         "prometheus_client": "prometheus-client",
         "pydantic_core": "pydantic",
         "yaml": "pyyaml",
-        "multidict": "aiohttp",  # whose headers and URLs are made of these
-        "yarl": "aiohttp",
     }
     roots = {full.split(".")[0] for path in MODULES.values() for full in imported(path)}
     used = {names.get(root, root) for root in roots if root not in sys.stdlib_module_names} - {

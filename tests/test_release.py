@@ -1,0 +1,53 @@
+"""What publishes a version: pinned actions, existing targets, no address of a registry."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.paths import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_by_hash_and_say_their_version(path: Path) -> None:
+    text = path.read_text()
+    used = re.findall(r"uses: (\S+)(.*)", text)
+    loose = [
+        name
+        for name, comment in used
+        if not name.startswith("./")
+        and not (re.search(r"@[0-9a-f]{40}$", name) and re.match(r" # v\d+\.\d+\.\d+$", comment))
+    ]
+    assert loose == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_jobs_have_a_time_limit_and_the_fewest_rights(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    endless = [
+        name
+        for name, job in workflow["jobs"].items()
+        if "uses" not in job and "timeout-minutes" not in job
+    ]
+    assert endless == []
+
+
+def test_workflows_call_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = {
+        target
+        for path in WORKFLOWS
+        for target in re.findall(r"run: make ([a-z0-9-]+)", path.read_text())
+    }
+    assert called
+    assert called <= targets
+
+
+def test_no_file_of_a_release_names_a_registry() -> None:
+    known = re.compile(r"\b(?:ghcr|docker|quay|pypi|pythonhosted)\.(?:io|org|com)\b")
+    files = [*WORKFLOWS, *(ROOT / ".ci").iterdir(), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    assert [path.name for path in files if known.search(path.read_text())] == []
