@@ -22,7 +22,8 @@ from exporter.credentials.ways_in import Accounts, build_auth
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
 from exporter.reporting.redaction import SecretRegistry
-from exporter.scraping.scraper import Project, Scraper
+from exporter.scraping.project import Project
+from exporter.scraping.scraper import Scraper
 from exporter.transport.limits import Jitter
 from exporter.transport.wire import Wire, connect, ssl_context
 
@@ -199,7 +200,7 @@ class Exporter:
 
 async def _close_client(client: ProjectClient) -> None:
     await client.auth.source.aclose()
-    client.lane.close()
+    client.limiter.close()
 
 
 @contextlib.contextmanager

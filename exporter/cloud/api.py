@@ -13,7 +13,7 @@ from exporter.errors import (
 )
 from exporter.models import Instance, Page
 from exporter.transport.failures import error_of
-from exporter.transport.limits import Lane, Query, retry_seconds
+from exporter.transport.limits import Query, RateLimiter, retry_seconds
 from exporter.transport.times import format_time
 from exporter.transport.wire import Wire
 
@@ -29,7 +29,7 @@ _NOTHING = httpx.ByteStream(b"")
 
 
 class ProjectClient:
-    """One project's API: its endpoint, its credentials, its lane."""
+    """One project's API: its endpoint, its credentials, its limiter."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ProjectClient:
         self._project_id = project_id
         self._endpoint = endpoint
         self.auth = auth
-        self.lane = Lane(wire.gate, rate_limit=wire.config.rate_limit, jitter=wire.jitter)
+        self.limiter = RateLimiter(wire.pool, rate_limit=wire.config.rate_limit, jitter=wire.jitter)
         # What is sent beside the authentication; a compressed answer would cost more than it saves.
         self._headers = {
             "Host": httpx.URL(endpoint).netloc.decode("ascii"),
@@ -78,7 +78,7 @@ class ProjectClient:
     ) -> bytes:
         """The body of a 200, retried as the configuration says. Raises ApiError, DeadlineError."""
         url = f"{self._endpoint}{path}?{build_query(parameters)}"
-        extensions = {"query": query, "lane": self.lane, "operation": operation}
+        extensions = {"query": query, "limiter": self.limiter, "operation": operation}
         attempt = 0
         while True:
             try:
@@ -97,7 +97,7 @@ class ProjectClient:
                 if attempt >= self._wire.config.retries or not _is_retried(exc):
                     raise
                 if isinstance(exc, RateLimitedError):
-                    # The lane keeps the project silent: nothing to wait for here.
+                    # The limiter keeps the project silent: nothing to wait for here.
                     if not query.has_time_for(exc.retry_after or 0.0):
                         raise
                     wait = 0.0

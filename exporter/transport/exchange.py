@@ -10,7 +10,7 @@ import httpx
 
 from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
 from exporter.transport.failures import network_error, quote, reason_of, retry_after
-from exporter.transport.limits import Lane, Query, parse_policy_hint
+from exporter.transport.limits import Query, RateLimiter, parse_policy_hint
 
 MAX_RESPONSE_BYTES = 10 * 1024 * 1024
 
@@ -18,10 +18,10 @@ Observe = Callable[[str, float], None]  # an operation and the seconds it took
 
 
 class LimitedTransport(httpx.AsyncBaseTransport):
-    """Each request under its lane's limits, timed, counted, and read whole within its bounds.
+    """Each request within its project's limits, timed, counted, and read whole within its bounds.
 
-    It looks for its `Query`, its `Lane` and its operation in the request's extensions. Raises
-    ApiError for what is no answer; an answer with a bad status is for the caller.
+    It looks for its `Query`, its `RateLimiter` and its operation in the request's extensions.
+    Raises ApiError for what is no answer; an answer with a bad status is for the caller.
     """
 
     def __init__(
@@ -40,23 +40,23 @@ class LimitedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         extensions = request.extensions
         query: Query = extensions["query"]
-        lane: Lane | None = extensions.get("lane")
-        if lane is None:
+        limiter: RateLimiter | None = extensions.get("limiter")
+        if limiter is None:
             return await self._exchange(request, query)
-        permit = await lane.acquire(query)
+        permit = await limiter.acquire(query)
         try:
             response = await self._exchange(request, query)
             if response.status_code == 429:
-                response.extensions["silence"] = lane.throttled(
+                response.extensions["silence"] = limiter.throttled(
                     permit,
                     retry_after=retry_after(response, self._clock()),
                     hint=parse_policy_hint(response.content[:4096].decode("utf-8", "replace")),
                 )
             else:
-                lane.succeeded(permit)
+                limiter.succeeded(permit)
             return response
         finally:
-            lane.release()
+            limiter.release()
 
     async def _exchange(self, request: httpx.Request, query: Query) -> httpx.Response:
         meter = query.meter

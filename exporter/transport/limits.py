@@ -124,68 +124,70 @@ def _wake(future: "asyncio.Future[None]") -> None:
 class Permit:
     """Leave to send one request. `round` tells before which throttling it was given."""
 
-    lane: "Lane"
+    limiter: "RateLimiter"
     round: int
 
 
-class Gate:
-    """At most `max_connections` requests at once, dealt round robin to the projects' lanes.
+class ConnectionPool:
+    """At most `max_connections` requests at once, given round robin to the projects.
 
-    Half of them are kept for lanes that have few under way, in equal parts: a project that hangs
+    Half of them are kept for projects that have few under way, in equal parts: one that hangs
     leaves the others enough.
     """
 
     def __init__(self, max_connections: int) -> None:
         self.max_connections = max_connections
         self.in_flight = 0
-        self._ready: deque[Lane] = deque()
-        self._lanes: set[Lane] = set()
+        self._ready: deque[RateLimiter] = deque()
+        self._limiters: set[RateLimiter] = set()
 
-    def add(self, lane: "Lane") -> None:
-        self._lanes.add(lane)
+    def add(self, limiter: "RateLimiter") -> None:
+        self._limiters.add(limiter)
 
-    def remove(self, lane: "Lane") -> None:
-        self._lanes.discard(lane)
+    def remove(self, limiter: "RateLimiter") -> None:
+        self._limiters.discard(limiter)
 
-    def admits(self, lane: "Lane") -> bool:
+    def admits(self, limiter: "RateLimiter") -> bool:
         """Whether there is a free slot, and one that is not kept for others."""
         free = self.max_connections - self.in_flight
-        if free <= 0 or len(self._lanes) < 2:
+        if free <= 0 or len(self._limiters) < 2:
             return free > 0
-        share = self.max_connections // (2 * len(self._lanes))
-        if lane.in_flight < share:
+        share = self.max_connections // (2 * len(self._limiters))
+        if limiter.in_flight < share:
             return True
-        kept = sum(max(0, share - other.in_flight) for other in self._lanes)
+        kept = sum(max(0, share - other.in_flight) for other in self._limiters)
         return free > kept
 
-    def enqueue(self, lane: "Lane") -> None:
-        if not lane.queued:
-            lane.queued = True
-            self._ready.append(lane)
+    def enqueue(self, limiter: "RateLimiter") -> None:
+        if not limiter.queued:
+            limiter.queued = True
+            self._ready.append(limiter)
 
-    def pump(self) -> None:
-        """Give out the free slots."""
+    def give_out(self) -> None:
+        """Let requests go as long as there are free connections."""
         ready, held_back = self._ready, []
         while ready and self.in_flight < self.max_connections:
-            lane = ready.popleft()
-            lane.queued = False
-            if not self.admits(lane):
-                held_back.append(lane)
-            elif lane.release_next():
-                self.enqueue(lane)
-        for lane in held_back:
-            self.enqueue(lane)
+            limiter = ready.popleft()
+            limiter.queued = False
+            if not self.admits(limiter):
+                held_back.append(limiter)
+            elif limiter.release_next():
+                self.enqueue(limiter)
+        for limiter in held_back:
+            self.enqueue(limiter)
 
 
-class Lane:
-    """One project's way to the cloud: its rate limit, and its silence after a 429.
+class RateLimiter:
+    """One project's rate limit, and its silence after a 429.
 
     After a silence one request goes first; the rest follow when it is answered without a 429,
     so that a project's instances do not each find out anew.
     """
 
-    def __init__(self, gate: Gate, *, rate_limit: float, jitter: Jitter = random.uniform) -> None:
-        self._gate = gate
+    def __init__(
+        self, pool: ConnectionPool, *, rate_limit: float, jitter: Jitter = random.uniform
+    ) -> None:
+        self._pool = pool
         # No second, wherever it begins, sees more than the limit: remember the last ones sent. A
         # tenth of them may go at once, the others spread: what the network delays by a little
         # meets no more than that of the next second where the cloud counts.
@@ -196,7 +198,7 @@ class Lane:
         self._burst_period = self._sent_period * self._burst / count
         self._jitter = jitter
         self._silent_until = float("-inf")
-        self._strikes = 0
+        self._throttled_in_a_row = 0
         self._round = 0
         self.in_flight = 0
         self._waiters: list[tuple[int, int, Query, asyncio.Future[Permit]]] = []
@@ -204,7 +206,7 @@ class Lane:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self.queued = False
-        gate.add(self)
+        pool.add(self)
 
     async def acquire(self, query: Query) -> Permit:
         """Wait for leave to send one request; `release` gives it back.
@@ -219,7 +221,7 @@ class Lane:
         # One that comes after its deadline still goes if nothing keeps it waiting.
         if (
             not self._waiters
-            and self._gate.admits(self)
+            and self._pool.admits(self)
             and self._ready_at() <= now
             and self._has_room()
         ):
@@ -228,8 +230,8 @@ class Lane:
             raise DeadlineError("the deadline came before a free slot")
         future: asyncio.Future[Permit] = loop.create_future()
         heapq.heappush(self._waiters, (query.priority, next(self._order), query, future))
-        self._gate.enqueue(self)
-        self._gate.pump()
+        self._pool.enqueue(self)
+        self._pool.give_out()
         try:
             permit = await query.wait(future)
         except BaseException:
@@ -245,17 +247,17 @@ class Lane:
 
     def release(self) -> None:
         self.in_flight -= 1
-        self._gate.in_flight -= 1
+        self._pool.in_flight -= 1
         if self._waiters:
-            self._gate.enqueue(self)
-        self._gate.pump()
+            self._pool.enqueue(self)
+        self._pool.give_out()
 
     def succeeded(self, permit: Permit) -> None:
         """The request was answered with anything but a 429."""
-        if self._strikes and permit.round == self._round:
-            self._strikes = 0
+        if self._throttled_in_a_row and permit.round == self._round:
+            self._throttled_in_a_row = 0
             if self._waiters:
-                self._gate.enqueue(self)
+                self._pool.enqueue(self)
 
     def throttled(self, permit: Permit, *, retry_after: float | None, hint: float | None) -> float:
         """The request was answered with a 429: the project falls silent. Returns for how long."""
@@ -269,14 +271,14 @@ class Lane:
                 retry_after
                 if retry_after is not None
                 else backoff_seconds(
-                    self._strikes,
+                    self._throttled_in_a_row,
                     base=_THROTTLE_BASE_SECONDS,
                     # Only 429s in a row make the whole period of a policy worth waiting for.
                     cap=max(_THROTTLE_CAP_SECONDS, hint or 0.0),
                     jitter=self._jitter,
                 )
             )
-            self._strikes += 1
+            self._throttled_in_a_row += 1
         self._silent_until = max(self._silent_until, now + min(seconds, _COOLDOWN_CAP_SECONDS))
         for _, _, query, future in self._waiters:
             if not future.done() and self._silent_until >= query.deadline:
@@ -292,7 +294,7 @@ class Lane:
         )
 
     def _has_room(self) -> bool:
-        return not (self._strikes and self.in_flight)
+        return not (self._throttled_in_a_row and self.in_flight)
 
     def _ready_at(self) -> float:
         """When the next request may go."""
@@ -308,7 +310,7 @@ class Lane:
         if self._sent is not None:
             self._sent.append(now)
         self.in_flight += 1
-        self._gate.in_flight += 1
+        self._pool.in_flight += 1
         return Permit(self, self._round)
 
     def release_next(self) -> bool:
@@ -336,11 +338,11 @@ class Lane:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, float("inf")
-        self._gate.enqueue(self)
-        self._gate.pump()
+        self._pool.enqueue(self)
+        self._pool.give_out()
 
     def close(self) -> None:
-        self._gate.remove(self)
+        self._pool.remove(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

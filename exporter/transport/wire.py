@@ -1,4 +1,4 @@
-"""What all requests to the cloud share: connections, the gate, one way to send."""
+"""What all requests to the cloud share: connections, and one way to send."""
 
 import random
 import ssl
@@ -11,15 +11,15 @@ import httpx
 from exporter.config.schema import ApiConfig
 from exporter.transport.connections import ExactTransport
 from exporter.transport.exchange import LimitedTransport, Observe
-from exporter.transport.limits import Gate, Jitter
+from exporter.transport.limits import ConnectionPool, Jitter
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """What all projects' clients share: one pool of connections, one gate, one way to wait."""
+    """What all projects' clients share: one pool of connections, one clock, one way to wait."""
 
     transport: LimitedTransport
-    gate: Gate
+    pool: ConnectionPool
     config: ApiConfig
     clock: Callable[[], float]
     jitter: Jitter
@@ -59,7 +59,7 @@ def connect(
     """The shared connections; `transport` takes the network's place in tests."""
     inner = transport if transport is not None else _open_connections(config)
     limited = LimitedTransport(inner, timeout=config.timeout, observe=observe, clock=clock)
-    return Wire(limited, Gate(config.max_connections), config, clock, jitter)
+    return Wire(limited, ConnectionPool(config.max_connections), config, clock, jitter)
 
 
 def ssl_context(config: ApiConfig) -> ssl.SSLContext:

@@ -92,7 +92,7 @@ async def test_a_signed_request_sends_the_query_that_was_signed(clock: Clock) ->
 async def test_every_request_is_counted_and_timed(clock: Clock) -> None:
     api = Api(answers(ok()))
     await api.list_backups()
-    await api.client.lane.acquire(Query())
+    await api.client.limiter.acquire(Query())
     assert api.query.meter.requests == 1
     assert [operation for operation, _ in api.observed] == [LIST_BACKUPS]
     assert api.errors == {}
@@ -337,11 +337,11 @@ async def test_a_cancelled_request_gives_its_slot_back_and_counts_no_error(clock
     api = Api(answer)
     task = asyncio.create_task(api.list_backups())
     await asyncio.sleep(1)
-    assert api.wire.gate.in_flight == 1
+    assert api.wire.pool.in_flight == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert api.wire.gate.in_flight == 0
+    assert api.wire.pool.in_flight == 0
     assert api.errors == {}
 
 
@@ -404,7 +404,7 @@ async def test_bytes_that_stop_coming_are_a_time_out() -> None:
         with pytest.raises(UnavailableError, match=r"no answer within 0.05 s") as caught:
             await fetch(client)
         assert caught.value.reason is Reason.TIMEOUT
-        assert wire.gate.in_flight == 0
+        assert wire.pool.in_flight == 0
 
 
 async def test_a_certificate_of_an_unknown_authority_is_told(tmp_path: Path) -> None:

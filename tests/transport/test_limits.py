@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from exporter.errors import DeadlineError, RateLimitedError, Reason
 from exporter.transport.limits import (
-    Gate,
-    Lane,
+    ConnectionPool,
     Meter,
     Permit,
     Query,
+    RateLimiter,
     backoff_seconds,
     parse_policy_hint,
     parse_retry_after,
@@ -30,10 +30,12 @@ def longest(low: float, high: float) -> float:
     return high
 
 
-def make_lane(
-    gate: Gate | None = None, *, rate_limit: float = 0.0, max_connections: int = 50
-) -> Lane:
-    return Lane(gate or Gate(max_connections), rate_limit=rate_limit, jitter=longest)
+def make_limiter(
+    pool: ConnectionPool | None = None, *, rate_limit: float = 0.0, max_connections: int = 50
+) -> RateLimiter:
+    return RateLimiter(
+        pool or ConnectionPool(max_connections), rate_limit=rate_limit, jitter=longest
+    )
 
 
 async def settle() -> None:
@@ -49,102 +51,102 @@ def loop_time() -> float:
 
 
 async def test_a_free_slot_is_given_at_once(clock: Clock) -> None:
-    gate = Gate(2)
-    lane = make_lane(gate)
-    permit = await lane.acquire(Query())
-    assert permit.lane is lane
-    assert (gate.in_flight, lane.in_flight) == (1, 1)
-    lane.release()
-    assert (gate.in_flight, lane.in_flight) == (0, 0)
+    pool = ConnectionPool(2)
+    limiter = make_limiter(pool)
+    permit = await limiter.acquire(Query())
+    assert permit.limiter is limiter
+    assert (pool.in_flight, limiter.in_flight) == (1, 1)
+    limiter.release()
+    assert (pool.in_flight, limiter.in_flight) == (0, 0)
 
 
 async def test_who_finds_no_slot_waits_for_the_next_one(clock: Clock) -> None:
-    lane = make_lane(max_connections=1)
-    await lane.acquire(Query())
-    second = asyncio.create_task(lane.acquire(Query()))
+    limiter = make_limiter(max_connections=1)
+    await limiter.acquire(Query())
+    second = asyncio.create_task(limiter.acquire(Query()))
     await settle()
     assert not second.done()
-    lane.release()
+    limiter.release()
     await settle()
     assert second.done()
-    assert lane.in_flight == 1
+    assert limiter.in_flight == 1
 
 
 async def test_lower_priorities_go_first_and_equals_in_turn(clock: Clock) -> None:
-    lane = make_lane(max_connections=1)
-    await lane.acquire(Query())
+    limiter = make_limiter(max_connections=1)
+    await limiter.acquire(Query())
     order: list[str] = []
 
     async def ask(name: str, priority: int) -> None:
-        await lane.acquire(Query(priority=priority))
+        await limiter.acquire(Query(priority=priority))
         order.append(name)
-        lane.release()
+        limiter.release()
 
     tasks = [
         asyncio.create_task(ask(name, priority))
         for name, priority in [("c", 3), ("a1", 1), ("b", 2), ("a2", 1)]
     ]
     await settle()
-    lane.release()
+    limiter.release()
     await asyncio.gather(*tasks)
     assert order == ["a1", "a2", "b", "c"]
 
 
 async def test_projects_take_turns(clock: Clock) -> None:
-    gate = Gate(1)
-    lanes = {"one": make_lane(gate), "two": make_lane(gate), "three": make_lane(gate)}
-    await lanes["one"].acquire(Query())
+    pool = ConnectionPool(1)
+    limiters = {"one": make_limiter(pool), "two": make_limiter(pool), "three": make_limiter(pool)}
+    await limiters["one"].acquire(Query())
     order: list[str] = []
 
     async def ask(name: str) -> None:
-        await lanes[name].acquire(Query())
+        await limiters[name].acquire(Query())
         order.append(name)
-        lanes[name].release()
+        limiters[name].release()
 
     tasks = [asyncio.create_task(ask(name)) for name in ["one"] * 4 + ["two"] * 2 + ["three"]]
     await settle()
-    lanes["one"].release()
+    limiters["one"].release()
     await asyncio.gather(*tasks)
     assert order == ["one", "two", "three", "one", "two", "one", "one"]
 
 
 async def test_a_project_that_hangs_leaves_slots_for_the_others(clock: Clock) -> None:
-    gate = Gate(8)
-    hanging, other = make_lane(gate), make_lane(gate)
+    pool = ConnectionPool(8)
+    hanging, other = make_limiter(pool), make_limiter(pool)
     tasks = [asyncio.create_task(hanging.acquire(Query())) for _ in range(20)]
     await settle()
     assert hanging.in_flight == 6  # the other one's part of the half that is kept stays free
     await other.acquire(Query())
     await other.acquire(Query())
-    assert gate.in_flight == 8
+    assert pool.in_flight == 8
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_slots_kept_for_a_project_are_free_when_it_is_gone(clock: Clock) -> None:
-    gate = Gate(8)
-    lane, gone = make_lane(gate), make_lane(gate)
-    tasks = [asyncio.create_task(lane.acquire(Query())) for _ in range(8)]
+    pool = ConnectionPool(8)
+    limiter, gone = make_limiter(pool), make_limiter(pool)
+    tasks = [asyncio.create_task(limiter.acquire(Query())) for _ in range(8)]
     await settle()
-    assert lane.in_flight == 6
+    assert limiter.in_flight == 6
     gone.close()
-    lane.release()
+    limiter.release()
     await settle()
-    assert lane.in_flight == 7  # one of the six is back, and two more went
+    assert limiter.in_flight == 7  # one of the six is back, and two more went
     await asyncio.gather(*tasks)
 
 
 async def test_one_connection_serves_all_projects_in_turn(clock: Clock) -> None:
-    gate = Gate(1)
-    lanes = [make_lane(gate) for _ in range(5)]
+    pool = ConnectionPool(1)
+    limiters = [make_limiter(pool) for _ in range(5)]
     served = []
 
     async def ask(index: int) -> None:
-        await lanes[index].acquire(Query())
+        await limiters[index].acquire(Query())
         await asyncio.sleep(1)
         served.append(index)
-        lanes[index].release()
+        limiters[index].release()
 
     await asyncio.gather(*map(ask, range(5)))
     assert sorted(served) == list(range(5))
@@ -155,53 +157,53 @@ async def test_one_connection_serves_all_projects_in_turn(clock: Clock) -> None:
 
 
 async def test_waiting_ends_when_the_query_expires(clock: Clock) -> None:
-    lane = make_lane(max_connections=1)
-    await lane.acquire(Query())
+    limiter = make_limiter(max_connections=1)
+    await limiter.acquire(Query())
     query = Query(deadline=5.0)
-    waiting = [asyncio.create_task(lane.acquire(query)) for _ in range(3)]
+    waiting = [asyncio.create_task(limiter.acquire(query)) for _ in range(3)]
     await settle()
     query.expire()
     for task in waiting:
         with pytest.raises(DeadlineError):
             await task
-    lane.release()
-    assert lane.in_flight == 0
+    limiter.release()
+    assert limiter.in_flight == 0
     query.expire()  # nobody waits: nothing happens
 
 
 async def test_a_query_after_its_deadline_goes_if_nothing_keeps_it_waiting(clock: Clock) -> None:
-    lane = make_lane(max_connections=1)
+    limiter = make_limiter(max_connections=1)
     late = Query(deadline=-1.0)
-    await lane.acquire(late)
+    await limiter.acquire(late)
     with pytest.raises(DeadlineError):
-        await lane.acquire(late)
+        await limiter.acquire(late)
 
 
 async def test_a_cancelled_waiter_does_not_take_the_slot_with_it(clock: Clock) -> None:
-    lane = make_lane(max_connections=1)
-    await lane.acquire(Query())
-    first = asyncio.create_task(lane.acquire(Query()))
-    second = asyncio.create_task(lane.acquire(Query()))
+    limiter = make_limiter(max_connections=1)
+    await limiter.acquire(Query())
+    first = asyncio.create_task(limiter.acquire(Query()))
+    second = asyncio.create_task(limiter.acquire(Query()))
     await settle()
     first.cancel()
-    lane.release()
+    limiter.release()
     await settle()
     assert first.cancelled()
     assert second.done()
 
 
 async def test_a_slot_given_to_one_who_is_cancelled_at_once_is_passed_on(clock: Clock) -> None:
-    lane = make_lane(max_connections=1)
-    await lane.acquire(Query())
-    first = asyncio.create_task(lane.acquire(Query()))
-    second = asyncio.create_task(lane.acquire(Query()))
+    limiter = make_limiter(max_connections=1)
+    await limiter.acquire(Query())
+    first = asyncio.create_task(limiter.acquire(Query()))
+    second = asyncio.create_task(limiter.acquire(Query()))
     await settle()
-    lane.release()  # the slot is the first one's
+    limiter.release()  # the slot is the first one's
     first.cancel()
     await settle()
     assert first.cancelled()
     assert second.done()
-    assert lane.in_flight == 1
+    assert limiter.in_flight == 1
 
 
 async def test_a_sleep_ends_in_time_or_when_the_query_expires(clock: Clock) -> None:
@@ -228,15 +230,15 @@ async def test_a_query_knows_what_it_has_time_for(clock: Clock) -> None:
 
 @pytest.mark.parametrize("rate", [1, 5, 50])
 async def test_no_second_sees_more_requests_than_the_limit(clock: Clock, rate: int) -> None:
-    lane = make_lane(rate_limit=rate, max_connections=10_000)
+    limiter = make_limiter(rate_limit=rate, max_connections=10_000)
     rng = random.Random(rate)
     sent: list[float] = []
 
     async def ask(after: float) -> None:
         await asyncio.sleep(after)
-        await lane.acquire(Query())
+        await limiter.acquire(Query())
         sent.append(loop_time())
-        lane.release()
+        limiter.release()
 
     await asyncio.gather(*(ask(rng.choice([0.0, 0.3, 2.0, 9.0])) for _ in range(rate * 12)))
     sent.sort()
@@ -246,12 +248,12 @@ async def test_no_second_sees_more_requests_than_the_limit(clock: Clock, rate: i
 
 
 async def test_no_second_sees_more_than_the_whole_part_of_a_broken_rate(clock: Clock) -> None:
-    lane = make_lane(rate_limit=2.5)
+    limiter = make_limiter(rate_limit=2.5)
     sent = []
     for _ in range(6):
-        await lane.acquire(Query())
+        await limiter.acquire(Query())
         sent.append(loop_time())
-        lane.release()
+        limiter.release()
     assert sent == [0, 0.5, 1, 1.5, 2, 2.5]
 
 
@@ -260,37 +262,37 @@ async def test_the_requests_of_a_second_are_spread_over_it(
     clock: Clock, rate: int, at_once: int
 ) -> None:
     """What arrives a little late does not meet all of the next second's."""
-    lane = make_lane(rate_limit=rate, max_connections=10_000)
+    limiter = make_limiter(rate_limit=rate, max_connections=10_000)
     sent = []
     for _ in range(3 * rate):
-        await lane.acquire(Query())
+        await limiter.acquire(Query())
         sent.append(loop_time())
-        lane.release()
+        limiter.release()
     for tenth in range(0, 3 * rate, at_once):
         assert sent[tenth : tenth + at_once] == pytest.approx([tenth / rate] * at_once)
 
 
 async def test_a_rate_under_one_means_a_request_every_few_seconds(clock: Clock) -> None:
-    lane = make_lane(rate_limit=0.25)
+    limiter = make_limiter(rate_limit=0.25)
     sent = []
     for _ in range(4):
-        await lane.acquire(Query())
+        await limiter.acquire(Query())
         sent.append(loop_time())
-        lane.release()
+        limiter.release()
     assert sent == [0, 4, 8, 12]
 
 
 async def test_a_rate_of_zero_is_no_limit(clock: Clock) -> None:
-    lane = make_lane(rate_limit=0)
+    limiter = make_limiter(rate_limit=0)
     for _ in range(1000):
-        await lane.acquire(Query())
-        lane.release()
+        await limiter.acquire(Query())
+        limiter.release()
     assert loop_time() == 0
 
 
 async def test_the_rate_of_one_project_does_not_slow_another(clock: Clock) -> None:
-    gate = Gate(10)
-    slow, fast = make_lane(gate, rate_limit=1), make_lane(gate, rate_limit=0)
+    pool = ConnectionPool(10)
+    slow, fast = make_limiter(pool, rate_limit=1), make_limiter(pool, rate_limit=0)
     await slow.acquire(Query())
     slow.release()
     waiting = asyncio.create_task(slow.acquire(Query()))
@@ -302,47 +304,47 @@ async def test_the_rate_of_one_project_does_not_slow_another(clock: Clock) -> No
 
 
 async def test_a_closed_lane_wakes_nobody(clock: Clock) -> None:
-    lane = make_lane(rate_limit=1)
-    await lane.acquire(Query())
-    waiting = asyncio.create_task(lane.acquire(Query()))
+    limiter = make_limiter(rate_limit=1)
+    await limiter.acquire(Query())
+    waiting = asyncio.create_task(limiter.acquire(Query()))
     await settle()
-    lane.close()
+    limiter.close()
     await asyncio.sleep(10)
     assert not waiting.done()
     waiting.cancel()
-    make_lane().close()  # one that never waited closes as well
+    make_limiter().close()  # one that never waited closes as well
 
 
 # Silence after a 429 ---------------------------------------------------------------------------
 
 
 async def throttle(
-    lane: Lane, *, retry_after: float | None = None, hint: float | None = None
+    limiter: RateLimiter, *, retry_after: float | None = None, hint: float | None = None
 ) -> float:
     """One request that is answered with a 429."""
-    permit = await lane.acquire(Query())
+    permit = await limiter.acquire(Query())
     try:
-        return lane.throttled(permit, retry_after=retry_after, hint=hint)
+        return limiter.throttled(permit, retry_after=retry_after, hint=hint)
     finally:
-        lane.release()
+        limiter.release()
 
 
-async def succeed(lane: Lane, query: Query | None = None) -> None:
-    permit = await lane.acquire(query or Query())
-    lane.succeeded(permit)
-    lane.release()
+async def succeed(limiter: RateLimiter, query: Query | None = None) -> None:
+    permit = await limiter.acquire(query or Query())
+    limiter.succeeded(permit)
+    limiter.release()
 
 
 async def test_the_whole_project_is_silent_as_long_as_the_answer_says(clock: Clock) -> None:
-    lane = make_lane()
-    assert await throttle(lane, retry_after=7) == 7
-    await asyncio.gather(*(succeed(lane) for _ in range(5)))
+    limiter = make_limiter()
+    assert await throttle(limiter, retry_after=7) == 7
+    await asyncio.gather(*(succeed(limiter) for _ in range(5)))
     assert loop_time() == 7
 
 
 async def test_another_project_is_not_silent(clock: Clock) -> None:
-    gate = Gate(10)
-    throttled, other = make_lane(gate), make_lane(gate)
+    pool = ConnectionPool(10)
+    throttled, other = make_limiter(pool), make_limiter(pool)
     await throttle(throttled, retry_after=60)
     await succeed(other)
     assert loop_time() == 0
@@ -362,12 +364,12 @@ async def test_another_project_is_not_silent(clock: Clock) -> None:
 async def test_the_silence_is_what_is_named_within_a_quarter_of_an_hour(
     clock: Clock, retry_after: float | None, hint: float | None, silence: float
 ) -> None:
-    assert await throttle(make_lane(), retry_after=retry_after, hint=hint) == silence
+    assert await throttle(make_limiter(), retry_after=retry_after, hint=hint) == silence
 
 
 async def test_without_a_time_named_the_silence_doubles_up_to_a_minute(clock: Clock) -> None:
-    lane = make_lane()
-    silences = [await throttle(lane) for _ in range(9)]
+    limiter = make_limiter()
+    silences = [await throttle(limiter) for _ in range(9)]
     assert silences == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
@@ -375,18 +377,18 @@ async def test_without_a_time_named_the_silence_doubles_up_to_a_minute(clock: Cl
 async def test_the_period_of_a_policy_is_the_bound_of_the_doubling(
     clock: Clock, hint: float, longest: float
 ) -> None:
-    lane = make_lane()
-    silences = [await throttle(lane, hint=hint) for _ in range(12)]
+    limiter = make_limiter()
+    silences = [await throttle(limiter, hint=hint) for _ in range(12)]
     assert silences[:6] == [1, 2, 4, 8, 16, 32]
     assert silences[-1] == longest
 
 
 async def test_an_answer_ends_the_doubling(clock: Clock) -> None:
-    lane = make_lane()
+    limiter = make_limiter()
     for _ in range(3):
-        await throttle(lane)
-    await succeed(lane)
-    assert await throttle(lane) == 1
+        await throttle(limiter)
+    await succeed(limiter)
+    assert await throttle(limiter) == 1
 
 
 async def test_silence_is_drawn_at_random(clock: Clock) -> None:
@@ -396,52 +398,52 @@ async def test_silence_is_drawn_at_random(clock: Clock) -> None:
         drawn.append((low, high))
         return high / 4
 
-    lane = Lane(Gate(1), rate_limit=0, jitter=jitter)
-    assert await throttle(lane) == 0.25
-    assert await throttle(lane) == 0.5
+    limiter = RateLimiter(ConnectionPool(1), rate_limit=0, jitter=jitter)
+    assert await throttle(limiter) == 0.25
+    assert await throttle(limiter) == 0.5
     assert drawn == [(0.0, 1.0), (0.0, 2.0)]
 
 
 async def test_answers_to_one_burst_count_as_one(clock: Clock) -> None:
     """Fifty requests were on their way: the next silence is not 2^50 times as long."""
-    lane = make_lane()
-    permits = [await lane.acquire(Query()) for _ in range(50)]
-    silences = [lane.throttled(permit, retry_after=None, hint=None) for permit in permits]
+    limiter = make_limiter()
+    permits = [await limiter.acquire(Query()) for _ in range(50)]
+    silences = [limiter.throttled(permit, retry_after=None, hint=None) for permit in permits]
     for _ in permits:
-        lane.release()
+        limiter.release()
     assert silences == [1] * 50
-    assert await throttle(lane) == 2
+    assert await throttle(limiter) == 2
 
 
 async def test_a_late_answer_of_the_burst_may_name_a_longer_silence(clock: Clock) -> None:
-    lane = make_lane()
-    first, second = await lane.acquire(Query()), await lane.acquire(Query())
-    assert lane.throttled(first, retry_after=3, hint=None) == 3
-    assert lane.throttled(second, retry_after=20, hint=None) == 20
-    lane.release()
-    lane.release()
-    await succeed(lane)
+    limiter = make_limiter()
+    first, second = await limiter.acquire(Query()), await limiter.acquire(Query())
+    assert limiter.throttled(first, retry_after=3, hint=None) == 3
+    assert limiter.throttled(second, retry_after=20, hint=None) == 20
+    limiter.release()
+    limiter.release()
+    await succeed(limiter)
     assert loop_time() == 20
 
 
 async def test_a_late_success_of_the_burst_does_not_end_the_silence(clock: Clock) -> None:
-    lane = make_lane()
-    first, second = await lane.acquire(Query()), await lane.acquire(Query())
-    lane.throttled(first, retry_after=None, hint=None)
-    lane.succeeded(second)
-    lane.release()
-    lane.release()
-    assert await throttle(lane) == 2
+    limiter = make_limiter()
+    first, second = await limiter.acquire(Query()), await limiter.acquire(Query())
+    limiter.throttled(first, retry_after=None, hint=None)
+    limiter.succeeded(second)
+    limiter.release()
+    limiter.release()
+    assert await throttle(limiter) == 2
 
 
 async def test_who_cannot_wait_for_the_end_of_the_silence_is_told_at_once(clock: Clock) -> None:
-    lane = make_lane(max_connections=1)
-    permit = await lane.acquire(Query())
-    soon = asyncio.create_task(lane.acquire(Query(deadline=29.0)))
-    late = asyncio.create_task(lane.acquire(Query(deadline=31.0)))
+    limiter = make_limiter(max_connections=1)
+    permit = await limiter.acquire(Query())
+    soon = asyncio.create_task(limiter.acquire(Query(deadline=29.0)))
+    late = asyncio.create_task(limiter.acquire(Query(deadline=31.0)))
     await settle()
-    lane.throttled(permit, retry_after=30, hint=None)
-    lane.release()
+    limiter.throttled(permit, retry_after=30, hint=None)
+    limiter.release()
     with pytest.raises(RateLimitedError, match="another 30 s after a 429") as caught:
         await soon
     assert loop_time() == 0
@@ -454,25 +456,25 @@ async def test_who_cannot_wait_for_the_end_of_the_silence_is_told_at_once(clock:
 
 
 async def test_who_comes_during_the_silence_is_told_at_once_too(clock: Clock) -> None:
-    lane = make_lane()
-    await throttle(lane, retry_after=30)
+    limiter = make_limiter()
+    await throttle(limiter, retry_after=30)
     await asyncio.sleep(10)
     with pytest.raises(RateLimitedError, match="another 20 s"):
-        await lane.acquire(Query(deadline=30.0))
+        await limiter.acquire(Query(deadline=30.0))
     assert loop_time() == 10
 
 
 async def test_one_request_goes_first_after_the_silence(clock: Clock) -> None:
-    lane = make_lane()
-    await throttle(lane, retry_after=30)
+    limiter = make_limiter()
+    await throttle(limiter, retry_after=30)
     sent: list[float] = []
 
     async def ask() -> None:
-        permit = await lane.acquire(Query())
+        permit = await limiter.acquire(Query())
         sent.append(loop_time())
         await asyncio.sleep(2)
-        lane.succeeded(permit)
-        lane.release()
+        limiter.succeeded(permit)
+        limiter.release()
 
     await asyncio.gather(*(ask() for _ in range(10)))
     assert sent == [30] + [32] * 9
@@ -481,53 +483,53 @@ async def test_one_request_goes_first_after_the_silence(clock: Clock) -> None:
 async def test_a_first_request_that_is_refused_again_keeps_the_others_waiting(
     clock: Clock,
 ) -> None:
-    lane = make_lane()
-    await throttle(lane, retry_after=30)
+    limiter = make_limiter()
+    await throttle(limiter, retry_after=30)
     sent: list[float] = []
 
     async def ask() -> None:
-        permit = await lane.acquire(Query())
+        permit = await limiter.acquire(Query())
         sent.append(loop_time())
         if len(sent) == 1:
-            lane.throttled(permit, retry_after=30, hint=None)
+            limiter.throttled(permit, retry_after=30, hint=None)
         else:
-            lane.succeeded(permit)
-        lane.release()
+            limiter.succeeded(permit)
+        limiter.release()
 
     await asyncio.gather(*(ask() for _ in range(5)))
     assert sent == [30] + [60] * 4
 
 
 async def test_a_first_request_without_an_answer_lets_the_next_one_try(clock: Clock) -> None:
-    lane = make_lane()
-    await throttle(lane, retry_after=30)
+    limiter = make_limiter()
+    await throttle(limiter, retry_after=30)
     sent: list[float] = []
 
     async def ask() -> None:
-        await lane.acquire(Query())
+        await limiter.acquire(Query())
         sent.append(loop_time())
         await asyncio.sleep(5)
-        lane.release()  # neither a success nor a 429
+        limiter.release()  # neither a success nor a 429
 
     await asyncio.gather(*(ask() for _ in range(3)))
     assert sent == [30, 35, 40]
 
 
 async def test_a_slot_given_just_before_a_429_is_not_used_in_the_silence(clock: Clock) -> None:
-    lane = make_lane(max_connections=2)
-    first = await lane.acquire(Query())
-    await lane.acquire(Query())
-    waiting = asyncio.create_task(lane.acquire(Query()))
-    hopeless = asyncio.create_task(lane.acquire(Query(deadline=5.0)))
+    limiter = make_limiter(max_connections=2)
+    first = await limiter.acquire(Query())
+    await limiter.acquire(Query())
+    waiting = asyncio.create_task(limiter.acquire(Query()))
+    hopeless = asyncio.create_task(limiter.acquire(Query(deadline=5.0)))
     await settle()
-    lane.release()  # the slot is given, its owner has not run yet
-    lane.throttled(first, retry_after=30, hint=None)
-    lane.release()
+    limiter.release()  # the slot is given, its owner has not run yet
+    limiter.throttled(first, retry_after=30, hint=None)
+    limiter.release()
     with pytest.raises(RateLimitedError):
         await hopeless
     await waiting
     assert loop_time() == 30
-    assert lane.in_flight == 1
+    assert limiter.in_flight == 1
 
 
 # Back-off --------------------------------------------------------------------------------------
@@ -619,7 +621,7 @@ def test_a_meter_counts_each_reason_from_zero() -> None:
 
 _PLAN = st.fixed_dictionaries(
     {
-        "lane": st.integers(0, 2),
+        "limiter": st.integers(0, 2),
         "at": st.sampled_from([0.0, 0.0, 0.5, 3.0]),
         "priority": st.integers(0, 3),
         "deadline": st.sampled_from([FOREVER, 0.0, 1.0, 5.0]),
@@ -640,36 +642,36 @@ _PLAN = st.fixed_dictionaries(
 def test_no_order_of_events_leaks_a_slot_or_exceeds_a_limit(
     plans: list[dict[str, Any]], max_connections: int, rate: float
 ) -> None:
-    gate = Gate(max_connections)
-    lanes = [Lane(gate, rate_limit=rate, jitter=longest) for _ in range(3)]
+    pool = ConnectionPool(max_connections)
+    limiters = [RateLimiter(pool, rate_limit=rate, jitter=longest) for _ in range(3)]
     sent: dict[int, list[float]] = {0: [], 1: [], 2: []}
     silent_until = [0.0, 0.0, 0.0]
 
     async def ask(plan: dict[str, Any]) -> str:
         loop = asyncio.get_running_loop()
-        lane = lanes[plan["lane"]]
+        limiter = limiters[plan["limiter"]]
         await asyncio.sleep(plan["at"])
         query = Query(deadline=loop.time() + plan["deadline"], priority=plan["priority"])
         if plan["expire_at"] is not None:
             loop.call_later(plan["expire_at"], query.expire)
         try:
-            permit: Permit = await lane.acquire(query)
+            permit: Permit = await limiter.acquire(query)
         except (DeadlineError, RateLimitedError) as exc:
             return type(exc).__name__
         try:
-            assert 0 < gate.in_flight <= max_connections
-            assert lane.in_flight > 0
-            assert loop.time() >= silent_until[plan["lane"]]
-            sent[plan["lane"]].append(loop.time())
+            assert 0 < pool.in_flight <= max_connections
+            assert limiter.in_flight > 0
+            assert loop.time() >= silent_until[plan["limiter"]]
+            sent[plan["limiter"]].append(loop.time())
             await asyncio.sleep(plan["takes"])
             if plan["answer"] == "ok":
-                lane.succeeded(permit)
+                limiter.succeeded(permit)
             elif plan["answer"] != "none":
                 named = 2.0 if plan["answer"] == "429 in 2" else None
-                silence = lane.throttled(permit, retry_after=named, hint=None)
-                silent_until[plan["lane"]] = loop.time() + silence
+                silence = limiter.throttled(permit, retry_after=named, hint=None)
+                silent_until[plan["limiter"]] = loop.time() + silence
         finally:
-            lane.release()
+            limiter.release()
         return "sent"
 
     async def run() -> list[Any]:
@@ -688,8 +690,8 @@ def test_no_order_of_events_leaks_a_slot_or_exceeds_a_limit(
         or isinstance(outcome, asyncio.CancelledError)
         for outcome in outcomes
     ), outcomes
-    assert gate.in_flight == 0
-    assert [lane.in_flight for lane in lanes] == [0, 0, 0]
+    assert pool.in_flight == 0
+    assert [limiter.in_flight for limiter in limiters] == [0, 0, 0]
     for moments in sent.values():
         if rate == 0.5:
             assert all(b - a >= 2 - 1e-9 for a, b in pairwise(moments))

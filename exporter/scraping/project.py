@@ -1,0 +1,41 @@
+"""One project as a scrape sees it: its client, what discovery finds in it, what is told of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from exporter.backups.listing import Client
+from exporter.cloud.discovery import Discovery
+from exporter.config.schema import ProjectConfig
+from exporter.models import ProjectResult
+from exporter.scraping.failures import failure_of
+
+
+@dataclass(slots=True, eq=False)
+class Project:
+    """One project: its configuration, its client, and what discovery finds in it."""
+
+    config: ProjectConfig
+    client: Client
+    token_expiry: Callable[[], float | None]
+    discovery: Discovery | None = None
+
+    def result(self, redact: Callable[[str], str]) -> ProjectResult:
+        """What is known of the project now."""
+        discovery = self.discovery
+        known = ProjectResult(
+            id=self.config.id,
+            name=self.config.name,
+            region=self.config.region,
+            token_expiry=self.token_expiry(),
+        )
+        if discovery is None:
+            return known
+        error = discovery.error
+        configured = {instance.id for instance in self.config.instances}
+        return replace(
+            known,
+            discovery_success=bool(discovery.success),
+            discovery_failure=failure_of(error, redact) if error is not None else None,
+            discovered_instances=len(discovery.found.monitored),
+            unmonitored_instances=len(discovery.found.unmonitored - configured),
+        )

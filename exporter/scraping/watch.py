@@ -1,0 +1,171 @@
+"""Which instances there are, and what is remembered of each from scrape to scrape."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import is_
+
+from exporter.backups.sync import InstanceSync
+from exporter.cloud.discovery import Discovery
+from exporter.config.schema import Config
+from exporter.errors import Reason
+from exporter.models import Instance, InstanceKey, InstanceResult, Reading
+from exporter.scraping.in_flight import InFlightQuery
+from exporter.scraping.project import Project
+from exporter.scraping.shard import shard_of
+from exporter.transport.limits import Meter
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One instance as this exporter follows it from scrape to scrape."""
+
+    instance: Instance
+    sync: InstanceSync
+    meter: Meter = field(default_factory=Meter)
+    in_flight: InFlightQuery | None = None
+    cut_off: int = 0  # how many scrapes in a row
+    last_success: float | None = None
+    last_reading: Reading | None = None
+    last_end: float | None = None
+    failing_since: float | None = None
+    failing_reason: Reason | None = None
+    result: InstanceResult | None = None
+    result_begun: float = float("-inf")
+
+    def take_over(self, before: "Watch") -> None:
+        """Go on with what an earlier configuration's watch knows."""
+        self.meter = before.meter
+        self.last_success = before.last_success
+        self.last_reading, self.last_end = before.last_reading, before.last_end
+        self.failing_since = before.failing_since
+        self.failing_reason = before.failing_reason
+        self.sync.adopt(before.sync)
+        if before.result is not None:
+            self.result = replace(before.result, instance=self.instance)
+
+
+class Watches:
+    """The instances that are configured and discovered now, as far as they are this shard's."""
+
+    def __init__(
+        self,
+        config: Config,
+        projects: Sequence[Project],
+        *,
+        clock: Callable[[], float],
+        shard: int,
+        total_shards: int,
+    ) -> None:
+        self._config = config
+        self.projects: Mapping[str, Project] = {project.config.id: project for project in projects}
+        self._clock = clock
+        self._shard = shard
+        self._total_shards = total_shards
+        self._by_key: dict[InstanceKey, Watch] = {}
+        self._found: list[object] | None = None
+        self.update()
+
+    def __iter__(self) -> Iterator[Watch]:
+        return iter(self._by_key.values())
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def keys(self) -> Iterable[InstanceKey]:
+        return self._by_key.keys()
+
+    def get(self, key: InstanceKey) -> Watch | None:
+        return self._by_key.get(key)
+
+    def is_current(self, watch: Watch) -> bool:
+        """Whether its instance is still, or again, the one that is watched."""
+        return self._by_key.get(watch.instance.key) is watch
+
+    def find(self, project: str, instance: str) -> InstanceKey | None:
+        """The instance that two ids or names mean; None if there is none, or more than one."""
+        found = [
+            key
+            for key, watch in self._by_key.items()
+            if project in (key.project_id, watch.instance.project_name)
+            and instance in (key.instance_id, watch.instance.name)
+        ]
+        exact = [key for key in found if key.instance_id == instance]
+        found = exact or found
+        return found[0] if len(found) == 1 else None
+
+    def adopt(self, previous: "Watches") -> None:
+        """Go on with what `previous` knows of the instances that are in both."""
+        for key, watch in self._by_key.items():
+            before = previous.get(key)
+            if before is not None:
+                watch.take_over(before)
+
+    def refresh_discoveries(self) -> list[tuple[Discovery, "asyncio.Task[None]"]]:
+        """Ask for the instances of projects where that is due. Those that were never listed."""
+        unknown = []
+        for project in self.projects.values():
+            if project.discovery is not None:
+                task = project.discovery.refresh()
+                if task is not None and not project.discovery.known:
+                    unknown.append((project.discovery, task))
+        return unknown
+
+    def update(self) -> None:
+        """Follow what is configured and discovered now, and nothing else."""
+        found: list[object] = [
+            project.discovery.found
+            for project in self.projects.values()
+            if project.discovery is not None
+        ]
+        if self._found is not None and all(map(is_, found, self._found)):
+            return
+        self._found = found
+        wanted = {instance.key: instance for instance in self._wanted()}
+        for key in self._by_key.keys() - wanted.keys():
+            in_flight = self._by_key.pop(key).in_flight
+            if in_flight is not None and in_flight.task is not None:
+                in_flight.task.cancel()
+        for key, instance in wanted.items():
+            watch = self._by_key.get(key)
+            if watch is None:
+                self._by_key[key] = self._watch(instance)
+            elif watch.instance != instance:
+                watch.instance = instance
+        if list(self._by_key) != list(wanted):
+            self._by_key = {key: self._by_key[key] for key in wanted}
+
+    def _watch(self, instance: Instance) -> Watch:
+        return Watch(
+            instance,
+            InstanceSync(
+                instance,
+                self.projects[instance.project_id].client,
+                clock=self._clock,
+                resync_interval=self._config.api.resync_interval,
+            ),
+        )
+
+    def _wanted(self) -> Iterable[Instance]:
+        for project in self.projects.values():
+            for instance in self._instances_of(project):
+                if self._is_ours(instance.key):
+                    yield instance
+
+    def _instances_of(self, project: Project) -> Iterable[Instance]:
+        found = project.discovery.found if project.discovery is not None else None
+        configured = set()
+        for settings in project.config.instances:
+            configured.add(settings.id)
+            instance = self._config.instance(project.config, settings)
+            if found is not None and not instance.name:
+                instance = replace(instance, name=found.names.get(instance.id, ""))
+            yield instance
+        for discovered in found.monitored.values() if found is not None else ():
+            if discovered.id not in configured:
+                yield self._config.discovered_instance(
+                    project.config, discovered.id, discovered.name
+                )
+
+    def _is_ours(self, key: InstanceKey) -> bool:
+        return self._total_shards == 1 or shard_of(key, self._total_shards) == self._shard
