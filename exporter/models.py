@@ -120,8 +120,16 @@ class ProjectResult:
     token_expiry: float | None = None
     discovery_success: bool | None = None
     discovery_failure: Failure | None = None
+    # Of the last listing that succeeded; None before it.
+    found_instances: int | None = None  # all of them, excluded ones too
     discovered_instances: int | None = None
     unmonitored_instances: int | None = None
+    unusable_ids: Sequence[str] = ()  # for people: ids of another form, which are not watched
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether discovery found instances and its filters take not one of them."""
+        return bool(self.found_instances) and not self.discovered_instances
 
 
 @dataclass(frozen=True, slots=True)

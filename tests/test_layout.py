@@ -67,6 +67,7 @@ BORDERS = {
         "credentials.login",
         "credentials.metadata",
         "transport.failures",
+        "transport.json_body",
     },
     "prometheus_client": {"exposition.lines", "exposition.metrics"},
     "pydantic": {
@@ -111,6 +112,7 @@ PURE = {
     "page.words",
     "reporting.redaction",
     "scraping.shard",
+    "transport.json_body",
 }
 DOING = {"asyncio", "os", "pathlib", "socket", "ssl", "subprocess", "threading", "time"}
 

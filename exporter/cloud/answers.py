@@ -1,7 +1,7 @@
-"""What the cloud's answers say: rows, instances, tokens, and what an error is about.
+"""What the cloud's answers say: rows and instances.
 
-Sources of the facts: the API reference of TaurusDB (ShowIncrementalBackupList), the vendor's SDK
-3.1.219, and IAM's reference for tokens. What is not documented is not relied on.
+Sources of the facts: the API reference of TaurusDB (ShowIncrementalBackupList) and the vendor's
+SDK 3.1.219. What is not documented is not relied on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,11 @@ from math import isfinite
 
 import msgspec
 
-from exporter.errors import (
-    BadResponseError,
-)
+from exporter.errors import BadResponseError
 from exporter.models import Backup, Page
 from exporter.transport.failures import quote
+from exporter.transport.json_body import decode
 from exporter.transport.times import parse_time
-
-# Errors ----------------------------------------------------------------------------------------
-
 
 # The listing -----------------------------------------------------------------------------------
 
@@ -41,7 +37,7 @@ _decode_listing = msgspec.json.Decoder(_Listing).decode
 def parse_page(body: bytes) -> Page:
     """The rows of one answer; BadResponseError if anything in it makes no sense."""
     try:
-        listing = _decode_listing(body)
+        listing = decode(_decode_listing, body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         raise BadResponseError(f"not a listing of backups: {quote(str(exc))}") from exc
     total = listing.total_count
@@ -93,6 +89,9 @@ class _InstanceListing(msgspec.Struct, gc=False):
     total_count: int | None = None
 
 
+_decode_instances = msgspec.json.Decoder(_InstanceListing).decode
+
+
 @dataclass(frozen=True, slots=True)
 class FoundInstance:
     """An instance as the project's listing shows it."""
@@ -110,7 +109,7 @@ class InstancePage:
 
 def parse_instance_page(body: bytes) -> InstancePage:
     try:
-        listing = msgspec.json.decode(body, type=_InstanceListing)
+        listing = decode(_decode_instances, body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         raise BadResponseError(f"not a listing of instances: {quote(str(exc))}") from exc
     return InstancePage(
@@ -122,6 +121,3 @@ def parse_instance_page(body: bytes) -> InstancePage:
         ],
         listing.total_count,
     )
-
-
-# Tokens ----------------------------------------------------------------------------------------

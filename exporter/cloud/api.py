@@ -122,6 +122,3 @@ def _is_retried(error: ApiError) -> bool:
     if error.status is None:
         return error.counted
     return error.status in _RETRIED_STATUSES
-
-
-# Login -----------------------------------------------------------------------------------------

@@ -11,13 +11,18 @@ import structlog
 from exporter.cloud.answers import FoundInstance, InstancePage
 from exporter.config.schema import DiscoveryConfig
 from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
+from exporter.transport.failures import quote
 from exporter.transport.limits import Query
 
 log = structlog.get_logger(__name__)
 
 # What can be a part of the API's path and of a label without surprise.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# A listing that goes on beyond these has no end: no project holds so many.
 _MAX_PAGES = 1_000
+_MAX_INSTANCES = 20_000
+_PAGE_ROWS = 100  # the most that the API allows
+_TOLD = 5  # of many ids or names, in a line of the log
 # What a listing may wait for: slots, the end of a silence, an announced Retry-After.
 _PATIENCE_SECONDS = 300.0
 
@@ -34,22 +39,37 @@ class Found:
 
     monitored: Mapping[str, FoundInstance]
     unmonitored: frozenset[str]  # filtered out; excluded ones are neither
-    names: Mapping[str, str]  # of all instances by id: for those that are configured without
+    unusable: tuple[str, ...]  # ids that the filters let through and that are none
+    instances: Mapping[str, FoundInstance]  # all of the listing by id
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether there are instances, and not one of them is watched by discovery."""
+        return bool(self.instances) and not self.monitored
+
+
+NOTHING_FOUND = Found({}, frozenset(), (), {})
 
 
 def choose(instances: Sequence[FoundInstance], filters: DiscoveryConfig) -> Found:
     """Apply the filters. Pure."""
     monitored: dict[str, FoundInstance] = {}
     unmonitored: set[str] = set()
+    unusable: list[str] = []
     for instance in instances:
         if filters.excludes(instance_id=instance.id, name=instance.name):
             continue
-        if filters.wants(name=instance.name, tags=instance.tags):
+        if not filters.wants(name=instance.name, tags=instance.tags):
+            unmonitored.add(instance.id)
+        elif _ID.fullmatch(instance.id):
             monitored[instance.id] = instance
         else:
-            unmonitored.add(instance.id)
+            unusable.append(quote(instance.id))
     return Found(
-        monitored, frozenset(unmonitored), {instance.id: instance.name for instance in instances}
+        monitored,
+        frozenset(unmonitored),
+        tuple(unusable),
+        {instance.id: instance for instance in instances},
     )
 
 
@@ -70,7 +90,7 @@ class Discovery:
         self._clock = clock
         self._version = "v3.1"
         self._listed: Sequence[FoundInstance] = ()
-        self.found = Found({}, frozenset(), {})
+        self.found = NOTHING_FOUND
         self.success: bool | None = None  # of the last try; None before the first ended
         self.error: ApiError | DeadlineError | None = None
         self._ever = False
@@ -84,7 +104,7 @@ class Discovery:
         self._listed = previous._listed
         self._ever = previous._ever
         self.success, self.error = previous.success, previous.error
-        self.found = choose(self._listed, self._filters)
+        self._choose()
 
     def refresh(self) -> "asyncio.Task[None] | None":
         """The listing that is under way, started if it is due; None if there is nothing to do.
@@ -117,7 +137,7 @@ class Discovery:
             log.info("discovery succeeded", project=self._project_id, instances=len(instances))
         before = set(self.found.monitored)
         self._listed = instances
-        self.found = choose(instances, self._filters)
+        self._choose()
         if self._ever and (changed := before ^ set(self.found.monitored)):
             log.info(
                 "discovered instances changed",
@@ -127,6 +147,28 @@ class Discovery:
             )
         self.success, self.error, self._ever = True, None, True
         self._pause = self._filters.refresh_interval
+
+    def _choose(self) -> None:
+        """Apply the filters to what is listed; say what they leave out where that has changed."""
+        before, self.found = self.found, choose(self._listed, self._filters)
+        found = self.found
+        if found.unusable and set(found.unusable) != set(before.unusable):
+            log.warning(
+                "discovered instances without a usable id",
+                project=self._project_id,
+                instances=len(found.unusable),
+                ids=list(found.unusable[:_TOLD]),
+                hint="they are not watched: an id is 1 to 64 letters, digits, - or _",
+            )
+        if found.takes_none and not before.takes_none:
+            log.warning(
+                "discovery takes no instance",
+                project=self._project_id,
+                found=len(found.instances),
+                filtered_out=len(found.unmonitored),
+                names=[quote(each.name) for each in list(found.instances.values())[:_TOLD]],
+                hint="check the project's discovery: name, tags and exclude",
+            )
 
     def _fail(self, exc: ApiError | DeadlineError) -> None:
         if self.success is not False:
@@ -153,23 +195,28 @@ class Discovery:
 
     async def _fetch_pages(self, version: str) -> list[FoundInstance]:
         for _ in range(2):
-            instances, complete = await self._fetch_pass(version)
-            if complete:
-                return [found for found in instances.values() if _ID.fullmatch(found.id)]
+            instances, announced = await self._fetch_pass(version)
+            if announced is not None and len(instances) >= announced:
+                return list(instances.values())
         # An instance that slipped through while pages moved must not lose its series.
-        raise BadResponseError("the listing of instances does not match its total_count")
+        raise BadResponseError(
+            f"the listing of instances has {len(instances)} of {announced} that it announces"
+            if announced is not None
+            else "the pages of the listing of instances move while they are read"
+        )
 
-    async def _fetch_pass(self, version: str) -> tuple[dict[str, FoundInstance], bool]:
-        """All pages once, and whether they join and match the API's total_count, if it tells one.
+    async def _fetch_pass(self, version: str) -> tuple[dict[str, FoundInstance], int | None]:
+        """All pages once, and how many instances the last one announces; None if they do not join.
 
-        Each page begins with the last instance of the one before: else they have moved.
+        Each page begins with the last instance of the one before: else they have moved. A full
+        page proves nothing, whatever total_count says: there may be more behind it.
         """
         loop = asyncio.get_running_loop()
         query = Query(deadline=loop.time() + _PATIENCE_SECONDS)
         timer = loop.call_at(query.deadline, query.expire)
         instances: dict[str, FoundInstance] = {}
-        offset = 0
-        total: int | None = None
+        first: Sequence[FoundInstance] | None = None
+        offset = announced = 0
         joint: str | None = None
         joined = True
         try:
@@ -178,17 +225,26 @@ class Discovery:
                     version=version, offset=offset, query=query
                 )
                 rows, total = page.instances, page.total_count
+                announced = announced if total is None else total
+                if offset and rows == first:
+                    if announced == len(instances):
+                        return instances, announced
+                    raise BadResponseError("the listing of instances ignores the offset of pages")
                 joined = joined and (joint is None or (bool(rows) and rows[0].id == joint))
+                first = rows if first is None else first
                 known = len(instances)
                 instances.update((instance.id, instance) for instance in rows)
-                # A page with nothing new comes after the last one, or the offset is ignored.
-                if len(instances) == known or (total is not None and offset + len(rows) >= total):
+                if len(instances) > _MAX_INSTANCES:
                     break
+                # A page with nothing new comes after the last one.
+                is_last = total is not None and offset + len(rows) >= total
+                if len(instances) == known or (is_last and len(rows) < _PAGE_ROWS):
+                    return instances, announced if joined else None
                 joint = rows[-1].id if len(rows) > 1 else None
                 offset += max(1, len(rows) - 1)
         finally:
             timer.cancel()
-        return instances, joined and (total is None or len(instances) == total)
+        raise BadResponseError(f"the listing of instances has no end: {len(instances)} so far")
 
     async def aclose(self) -> None:
         if (task := self._task) is not None:

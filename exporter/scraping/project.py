@@ -31,11 +31,19 @@ class Project:
         if discovery is None:
             return known
         error = discovery.error
-        configured = {instance.id for instance in self.config.instances}
-        return replace(
+        known = replace(
             known,
             discovery_success=bool(discovery.success),
             discovery_failure=failure_of(error, redact) if error is not None else None,
-            discovered_instances=len(discovery.found.monitored),
-            unmonitored_instances=len(discovery.found.unmonitored - configured),
+        )
+        if not discovery.known:
+            return known
+        found = discovery.found
+        configured = {instance.id for instance in self.config.instances}
+        return replace(
+            known,
+            found_instances=len(found.instances),
+            discovered_instances=len(found.monitored),
+            unmonitored_instances=len(found.unmonitored - configured),
+            unusable_ids=tuple(map(redact, found.unusable)),
         )

@@ -159,7 +159,8 @@ class Watches:
             configured.add(settings.id)
             instance = self._config.instance(project.config, settings)
             if found is not None and not instance.name:
-                instance = replace(instance, name=found.names.get(instance.id, ""))
+                listed = found.instances.get(instance.id)
+                instance = replace(instance, name=listed.name if listed is not None else "")
             yield instance
         for discovered in found.monitored.values() if found is not None else ():
             if discovered.id not in configured:

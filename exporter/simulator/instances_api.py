@@ -1,7 +1,9 @@
 """GaussDB(for MySQL): the listing of a project's instances, in both versions."""
 
+import json
+
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.simulator.access import IncomingRequest
@@ -45,7 +47,9 @@ class InstancesApi:
                 and query.tags().items() <= instance.tags.items()
             ]
             page = [_describe(i, project) for i in found[offset : offset + limit]]
-            return JSONResponse({"instances": page, "total_count": len(found)})
+            # Escaped, as Java's libraries do: half a surrogate pair in a name can be written so.
+            content = json.dumps({"instances": page, "total_count": len(found)})
+            return Response(content, media_type="application/json")
 
         return await self._gateway.answer(request, "list_instances", respond)
 

@@ -24,6 +24,7 @@ from exporter.errors import (
     UnavailableError,
 )
 from exporter.reporting.redaction import redact
+from exporter.transport.json_body import decode
 from exporter.transport.limits import parse_retry_after
 
 _MAX_CLOCK_ERROR_SECONDS = 15 * 60.0
@@ -73,7 +74,7 @@ class ErrorBody:
 def parse_error_body(body: bytes) -> ErrorBody:
     """Never fails: a proxy's HTML is no message. Not redacted yet."""
     try:
-        tree: Any = msgspec.json.decode(body[:65_536])
+        tree: Any = decode(msgspec.json.decode, body[:65_536])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return ErrorBody()
     if isinstance(tree, dict) and isinstance(tree.get("error"), dict):

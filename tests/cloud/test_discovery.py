@@ -51,6 +51,8 @@ class Cloud:
         self.page_rows = 100
         self.before: Callable[[int], object] = lambda number: None
         self.takes_seconds = 0.0
+        self.counts_page = False  # total_count is that of the page
+        self.endless = False  # every page is full of instances that no other has
 
     async def fetch_instances(self, *, version: str, offset: int, query: Query) -> InstancePage:
         self.asked.append((version, offset))
@@ -61,6 +63,11 @@ class Cloud:
             raise self.errors[version]
         start = 0 if self.ignores_offset else offset
         page = self.instances[start : start + self.page_rows]
+        if self.endless:
+            page = [make_instance(f"i{start + number}") for number in range(self.page_rows)]
+            return InstancePage(page, start + 2 * self.page_rows)
+        if self.counts_page:
+            return InstancePage(page, len(page))
         return InstancePage(page, self.total(len(self.instances)))
 
     def requests(self) -> list[tuple[str, int]]:
@@ -122,7 +129,7 @@ def test_filters_choose_and_exclusions_are_not_unmonitored(
 
 def test_the_names_of_all_instances_are_known() -> None:
     found = choose(FLEET, DiscoveryConfig(name="prod-*", exclude=["a4"]))
-    assert found.names == {
+    assert {id: instance.name for id, instance in found.instances.items()} == {
         "a1": "prod-orders",
         "a2": "prod-billing",
         "a3": "test-orders",
@@ -136,7 +143,15 @@ def test_the_names_of_all_instances_are_known() -> None:
 @pytest.mark.parametrize(
     ("count", "offsets"),
     # Each page begins with the last instance of the one before.
-    [(0, [0]), (1, [0]), (100, [0]), (101, [0, 99]), (199, [0, 99]), (250, [0, 99, 198])],
+    [
+        (0, [0]),
+        (1, [0]),
+        (99, [0]),
+        (100, [0, 99]),  # a full page proves nothing
+        (101, [0, 99]),
+        (199, [0, 99, 198]),
+        (250, [0, 99, 198]),
+    ],
 )
 async def test_all_pages_are_read(clock: Clock, count: int, offsets: list[int]) -> None:
     cloud = Cloud(make_instances(count))
@@ -199,8 +214,8 @@ async def test_pages_that_move_again_and_again_are_a_failure(clock: Clock) -> No
     assert (discovery.success, discovery.known) == (False, False)
 
 
-@pytest.mark.parametrize("lie", [-10, 10, 10**9])
-async def test_a_listing_that_does_not_match_its_total_is_a_failure(clock: Clock, lie: int) -> None:
+@pytest.mark.parametrize("lie", [10, 10**9])
+async def test_a_listing_with_less_than_it_announces_is_a_failure(clock: Clock, lie: int) -> None:
     cloud = Cloud(make_instances(150))
     discovery = make_discovery(cloud, clock)
     await refresh(discovery)
@@ -213,13 +228,104 @@ async def test_a_listing_that_does_not_match_its_total_is_a_failure(clock: Clock
     assert len(cloud.requests()) <= 8
 
 
-@pytest.mark.parametrize("bad", ["", "../../etc", "a b", "x" * 65, "ü", "a/b", "a\n"])
-async def test_ids_that_could_mean_another_path_are_skipped(clock: Clock, bad: str) -> None:
-    cloud = Cloud([make_instance("good_1-A"), FoundInstance(bad, "bad", {})])
+@pytest.mark.parametrize("count", [100, 150, 200, 230])
+async def test_a_total_that_counts_the_rows_of_its_page_hides_no_instance(
+    clock: Clock, count: int
+) -> None:
+    """The first page of 230 said 100, and 130 instances were never watched."""
+    cloud = Cloud(make_instances(count))
+    cloud.counts_page = True
     discovery = make_discovery(cloud, clock)
     await refresh(discovery)
+    assert (discovery.success, len(discovery.found.monitored)) == (True, count)
+
+
+@pytest.mark.parametrize(("page_rows", "requests"), [(100, 203), (1, 1000)])
+async def test_a_listing_without_an_end_is_given_up(
+    clock: Clock, page_rows: int, requests: int
+) -> None:
+    cloud = Cloud()
+    cloud.endless = True
+    cloud.page_rows = page_rows
+    discovery = make_discovery(cloud, clock)
+    await refresh(discovery)
+    assert discovery.success is False
+    assert "has no end" in str(discovery.error)
+    assert len(cloud.requests()) == requests  # once: another try would be no better
+
+
+@pytest.mark.parametrize("bad", ["", "../../etc", "a b", "x" * 65, "ü", "a/b", "a\n"])
+async def test_ids_that_could_mean_another_path_are_left_out_and_said(
+    clock: Clock, bad: str
+) -> None:
+    cloud = Cloud([make_instance("good_1-A"), FoundInstance(bad, "bad", {})])
+    discovery = make_discovery(cloud, clock)
+    with structlog.testing.capture_logs() as logs:
+        await refresh(discovery)
+        await clock.advance(600)
+        await refresh(discovery)
     assert monitored(discovery) == ["good_1-A"]
     assert discovery.success is True
+    assert discovery.found.unusable == (bad.strip(),)
+    (line,) = [line for line in logs if line["event"] != "discovery succeeded"]
+    assert line == {
+        "event": "discovered instances without a usable id",
+        "log_level": "warning",
+        "project": PROJECT,
+        "instances": 1,
+        "ids": [bad.strip()],
+        "hint": "they are not watched: an id is 1 to 64 letters, digits, - or _",
+    }
+
+
+def test_an_unusable_id_that_nobody_wants_is_not_worth_a_word() -> None:
+    odd = FoundInstance("odd id", "test-odd", {})
+    assert choose([odd], DiscoveryConfig(exclude=["test-*"])).unusable == ()
+    found = choose([odd], DiscoveryConfig(name="prod-*"))
+    assert not found.unusable
+    assert found.unmonitored == {"odd id"}
+
+
+async def test_many_unusable_ids_are_counted_and_some_told(clock: Clock) -> None:
+    cloud = Cloud([FoundInstance(f"id {n}", "", {}) for n in range(300)])
+    with structlog.testing.capture_logs() as logs:
+        await refresh(make_discovery(cloud, clock))
+    assert logs[1]["instances"] == 300
+    assert logs[1]["ids"] == ["id 0", "id 1", "id 2", "id 3", "id 4"]
+
+
+@pytest.mark.parametrize("filters", [{"name": "Prod-*"}, {"exclude": ["*"]}, {"tags": {"a": "b"}}])
+async def test_filters_that_take_nothing_are_said_once(
+    clock: Clock, filters: dict[str, Any]
+) -> None:
+    """A misspelt filter watches nothing, and every number that is published is fine."""
+    cloud = Cloud([make_instance("a1", "prod-orders"), make_instance("a2", "prod-billing")])
+    discovery = make_discovery(cloud, clock, **filters)
+    with structlog.testing.capture_logs() as logs:
+        await refresh(discovery)
+        await clock.advance(600)
+        await refresh(discovery)
+    assert discovery.found.takes_none
+    (line,) = [line for line in logs if line["log_level"] == "warning"]
+    assert line["event"] == "discovery takes no instance"
+    assert (line["found"], line["names"]) == (2, ["prod-orders", "prod-billing"])
+
+
+async def test_a_project_without_instances_is_no_fault_of_its_filters(clock: Clock) -> None:
+    discovery = make_discovery(Cloud(), clock, name="prod-*")
+    with structlog.testing.capture_logs() as logs:
+        await refresh(discovery)
+    assert not discovery.found.takes_none
+    assert [line["event"] for line in logs] == ["discovery succeeded"]
+
+
+async def test_filters_that_a_reload_spoils_are_said_too(clock: Clock) -> None:
+    cloud = Cloud([make_instance("a1", "prod-orders")])
+    before = make_discovery(cloud, clock, name="prod-*")
+    await refresh(before)
+    with structlog.testing.capture_logs() as logs:
+        make_discovery(cloud, clock, name="prd-*").adopt(before)
+    assert [line["event"] for line in logs] == ["discovery takes no instance"]
 
 
 # The older API ---------------------------------------------------------------------------------
@@ -469,5 +575,5 @@ async def test_what_was_listed_outlives_a_reload_under_the_new_filters(clock: Cl
 
 def test_nothing_is_known_at_first(clock: Clock) -> None:
     discovery = make_discovery(Cloud(), clock)
-    assert discovery.found == Found({}, frozenset(), {})
+    assert discovery.found == Found({}, frozenset(), (), {})
     assert discovery.error is None
