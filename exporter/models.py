@@ -54,13 +54,14 @@ class Page:
 class Reading:
     """What one successful query of an instance learned, as of `at`; the backup gauges.
 
-    Running backups that began within the lookback are in `count` and `size_kilobytes` too.
+    Running backups that began within the lookback are in `count` and `size_kilobytes` too. What
+    takes the whole window is None until that has been listed.
     """
 
     at: float
-    count: int
-    size_kilobytes: float
-    running: int
+    count: int | None
+    size_kilobytes: float | None
+    running: int | None
     listing_complete: bool
     latest_end: float | None = None
     latest_size_kilobytes: float | None = None

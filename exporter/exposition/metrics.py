@@ -59,7 +59,9 @@ BACKUP_FAMILIES: Sequence[Family] = (
     Family(
         "incremental_backups_size_bytes",
         "Total size of the backups within the lookback in bytes (size x 1024).",
-        lambda reading: reading.size_kilobytes * BYTES_PER_KILOBYTE,
+        lambda reading: (
+            None if reading.size_kilobytes is None else reading.size_kilobytes * BYTES_PER_KILOBYTE
+        ),
     ),
     Family(
         "incremental_backup_latest_end_timestamp_seconds",

@@ -120,9 +120,10 @@ def build_picture(reading: Reading, instance: Instance, *, now: float) -> Pictur
 
 
 def _build_title(reading: Reading, instance: Instance) -> str:
-    title = (
-        f"{format_count(reading.count, 'backup')} in {format_duration(instance.lookback_seconds)}"
-    )
+    window = format_duration(instance.lookback_seconds)
+    if reading.count is None:
+        return f"the last {window}, not all of it listed yet"
+    title = f"{format_count(reading.count, 'backup')} in {window}"
     if reading.max_interval_seconds is None:
         return title
     return f"{title}, longest gap {format_duration(reading.max_interval_seconds)}"

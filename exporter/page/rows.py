@@ -58,14 +58,14 @@ def build_row(judged: Judged, *, now: float) -> Row:
             if result.last_success is not None
             else None,
         )
-    latest_size = reading.latest_size_kilobytes
+    size, latest_size = reading.size_kilobytes, reading.latest_size_kilobytes
     gap = reading.max_interval_seconds
     return Row(
         judged,
         lookback,
         stale_after,
         latest=build_moment(reading.latest_end, now) if reading.latest_end is not None else None,
-        size=build_size(reading.size_kilobytes),
+        size=build_size(size) if size is not None else None,
         latest_size=build_size(latest_size) if latest_size is not None else None,
         longest_gap=format_duration(gap) if gap is not None else "",
         picture=build_picture(reading, instance, now=now),

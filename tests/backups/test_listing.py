@@ -254,7 +254,7 @@ async def test_a_listing_that_never_holds_still_is_published_as_incomplete() -> 
     )
     reading = await refresh(make_sync(api))
     assert not reading.listing_complete
-    assert reading.count >= 120
+    assert (reading.count or 0) >= 120
 
 
 async def test_rows_whose_times_change_with_each_page_make_no_sense() -> None:

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from exporter.errors import Reason
@@ -111,6 +112,19 @@ def make_empty(name: str = "orders") -> InstanceResult:
 def make_listing(name: str = "orders") -> InstanceResult:
     failure = make_failure(Reason.DEADLINE)
     return make_result(name, None, failure, progress=Progress(pages_done=12, pages_total=41))
+
+
+def make_partly_listed(name: str = "orders") -> InstanceResult:
+    """After a start: the latest backup is known, the window is still being listed."""
+    reading = replace(
+        make_reading(listing_complete=False),
+        count=None,
+        size_kilobytes=None,
+        running=None,
+        oldest_end=None,
+        max_interval_seconds=None,
+    )
+    return make_result(name, reading, progress=Progress(pages_done=12, pages_total=41))
 
 
 def make_with_hole(name: str = "orders") -> InstanceResult:

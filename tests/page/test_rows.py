@@ -16,6 +16,7 @@ from tests.page.making import (
     make_failure,
     make_listing,
     make_ok,
+    make_partly_listed,
     make_reading,
     make_result,
     minutes,
@@ -67,6 +68,12 @@ def test_listing_row_tells_how_far_it_is() -> None:
     assert "page 12 of 41" in row.text
     bar = row.one("progress")
     assert (bar.attributes["value"], bar.attributes["max"]) == ("12", "41")
+
+
+def test_row_of_a_window_that_is_being_listed_tells_the_latest_backup_alone() -> None:
+    row = row_of(make_partly_listed())
+    assert row.one("td", "latest").one("strong").text == "5 min ago"
+    assert row.one("td", "amount").one("strong").text == "\u2013"
 
 
 def test_progress_bar_has_a_maximum_before_the_total_is_known() -> None:
