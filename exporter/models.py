@@ -54,8 +54,10 @@ class Page:
 class Reading:
     """What one successful query of an instance learned, as of `at`; the backup gauges.
 
-    Running backups that began within the lookback are in `count` and `size_kilobytes` too. What
-    takes the whole window is None until that has been listed.
+    What only a listing of the whole window tells is None until there was one: count, total size,
+    running, oldest end and longest interval. The latest end is known from the first query on; it
+    is None where the instance has no finished backup at all.
+    Running backups that began within the lookback are in `count` and `size_kilobytes` too.
     """
 
     at: float

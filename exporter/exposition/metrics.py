@@ -34,6 +34,10 @@ PREFIX = "gaussdb_mysql_"
 BYTES_PER_KILOBYTE = 1024
 
 
+def _bytes(kilobytes: float | None) -> float | None:
+    return None if kilobytes is None else kilobytes * BYTES_PER_KILOBYTE
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """A metric of each instance or project: its name, its help, and where its value comes from."""
@@ -59,9 +63,7 @@ BACKUP_FAMILIES: Sequence[Family] = (
     Family(
         "incremental_backups_size_bytes",
         "Total size of the backups within the lookback in bytes (size x 1024).",
-        lambda reading: (
-            None if reading.size_kilobytes is None else reading.size_kilobytes * BYTES_PER_KILOBYTE
-        ),
+        lambda reading: _bytes(reading.size_kilobytes),
     ),
     Family(
         "incremental_backup_latest_end_timestamp_seconds",
@@ -71,11 +73,7 @@ BACKUP_FAMILIES: Sequence[Family] = (
     Family(
         "incremental_backup_latest_size_bytes",
         "Size of the backup with the latest end_time in bytes (size x 1024).",
-        lambda reading: (
-            None
-            if reading.latest_size_kilobytes is None
-            else reading.latest_size_kilobytes * BYTES_PER_KILOBYTE
-        ),
+        lambda reading: _bytes(reading.latest_size_kilobytes),
     ),
     Family(
         "incremental_backup_oldest_end_timestamp_seconds",
@@ -94,7 +92,8 @@ BACKUP_FAMILIES: Sequence[Family] = (
     ),
     Family(
         "incremental_backups_listing_complete",
-        "1 if the rows collected match the API's total_count, else 0.",
+        "1 if the rows collected match the API's total_count, else 0; 0 too while the whole window"
+        " has not been listed yet.",
         lambda reading: float(reading.listing_complete),
     ),
 )

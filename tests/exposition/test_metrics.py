@@ -112,6 +112,26 @@ SANDBOX = InstanceResult(
     api_errors_total=NO_ERRORS,
     last_success=1_690_545_600.5,
 )
+# Its latest backup is known, and its window is still to be listed.
+ARCHIVE = InstanceResult(
+    instance=Instance(PRODUCTION, "5c6d7e8f901122334455667788990011in07", region="cn-north-4"),
+    reading=Reading(
+        at=1_690_545_600.0,
+        count=None,
+        size_kilobytes=None,
+        running=None,
+        listing_complete=False,
+        latest_end=1_690_545_300.0,
+        latest_size_kilobytes=4.0,
+    ),
+    failure=None,
+    duration_seconds=0.25,
+    api_requests=1,
+    api_errors=0,
+    api_requests_total=1,
+    api_errors_total=NO_ERRORS,
+    last_success=1_690_545_600.75,
+)
 # Another project; its instance has never been answered, and its name is hard to write.
 LEGACY = InstanceResult(
     instance=Instance(
@@ -133,7 +153,7 @@ LEGACY = InstanceResult(
 SNAPSHOT = Snapshot(
     started=1_690_545_600.0,
     finished=1_690_545_630.0,
-    results=[ORDERS, BILLING, SANDBOX, LEGACY],
+    results=[ORDERS, BILLING, SANDBOX, ARCHIVE, LEGACY],
     projects=[
         ProjectResult(
             PRODUCTION,
@@ -196,6 +216,10 @@ TABLES = {
 
 
 MAY_BE_ABSENT = {
+    "incremental_backups",
+    "incremental_backups_size_kilobytes",
+    "incremental_backups_size_bytes",
+    "incremental_backups_running",
     "incremental_backup_latest_end_timestamp_seconds",
     "incremental_backup_latest_size_bytes",
     "incremental_backup_oldest_end_timestamp_seconds",
@@ -283,6 +307,23 @@ def test_a_failed_query_publishes_no_backup_gauge_at_all() -> None:
         "gaussdb_mysql_incremental_backup_lookback_seconds",
         "gaussdb_mysql_instance_info",
     }
+
+
+def test_what_only_the_whole_window_tells_is_absent_until_it_is_listed() -> None:
+    series = series_of(parse_classic(classic(SNAPSHOT)))
+    published = {
+        name.removeprefix("gaussdb_mysql_incremental_backup"): number
+        for (name, labels), number in series.items()
+        if ("instance", ARCHIVE.instance.id) in labels and "incremental_backup" in name
+    }
+    assert published == {
+        "_latest_end_timestamp_seconds": 1_690_545_300.0,
+        "_latest_size_bytes": 4_096.0,
+        "s_listing_complete": 0.0,
+        "_stale_after_seconds": 3_600.0,
+        "_lookback_seconds": 86_400.0,
+    }
+    assert value(SNAPSHOT, "gaussdb_mysql_scrape_success", ARCHIVE.instance.id) == 1
 
 
 def test_what_is_gone_from_the_snapshot_leaves_nothing_behind() -> None:
