@@ -27,6 +27,9 @@ class Instance:
     lookback_seconds: float = 86_400.0
     stale_after_seconds: float = 3_600.0
     offsite: bool = False
+    restore_window: bool = False
+    full_backups: bool = False
+    full_stale_after_seconds: float = 691_200.0
 
     @property
     def key(self) -> InstanceKey:

@@ -62,12 +62,18 @@ class Overrides(Section):
     lookback: Lookback | None = None
     stale_after: StaleAfter | None = None
     offsite: Boolean | None = None
+    restore_window: Boolean | None = None
+    full_backups: Boolean | None = None
+    full_stale_after: StaleAfter | None = None
 
 
 class Defaults(Section):
     lookback: Lookback = 86_400.0
     stale_after: StaleAfter = 3_600.0
     offsite: Boolean = False
+    restore_window: Boolean = False
+    full_backups: Boolean = False
+    full_stale_after: StaleAfter = 691_200.0
 
 
 class ApiConfig(Section):
@@ -76,6 +82,8 @@ class ApiConfig(Section):
     max_connections: Annotated[int, number_between(1, 10_000, whole=True)] = 50
     rate_limit: Annotated[float, number_between(0, 100_000, whole=False)] = 50.0
     resync_interval: Annotated[float, duration_between("1s", "732d")] = 21_600.0
+    restore_window_interval: Annotated[float, duration_between("1s", "7d")] = 300.0
+    full_backups_interval: Annotated[float, duration_between("1s", "7d")] = 600.0
     ca_file: FilePath | None = None
     proxy_url: Annotated[SecretStr, AfterValidator(check_proxy)] | None = None
 
@@ -220,6 +228,9 @@ class Config(Section):
             lookback_seconds=setting("lookback"),
             stale_after_seconds=setting("stale_after"),
             offsite=setting("offsite"),
+            restore_window=setting("restore_window"),
+            full_backups=setting("full_backups"),
+            full_stale_after_seconds=setting("full_stale_after"),
         )
 
     def discovered_instance(self, project: ProjectConfig, instance_id: str, name: str) -> Instance:

@@ -39,12 +39,17 @@ defaults:
   lookback: 12h
   stale_after: 2h
   offsite: true
+  restore_window: true
+  full_backups: true
+  full_stale_after: 3d
 api:
   timeout: 5s
   retries: 4
   max_connections: 20
   rate_limit: 12.5
   resync_interval: 3h
+  restore_window_interval: 90s
+  full_backups_interval: 2h
   ca_file: certs/ca.pem
   proxy_url: http://proxy-user:proxy-password@proxy.example:3128
 scrape:
@@ -109,6 +114,7 @@ PROXY = "must be a URL like http://host:port or http://user:password@host:port"
 HEADER = "must be printable ASCII characters without spaces"
 NOT_SET = "the environment variable NOT_SET_ANYWHERE is not set ($$ is a dollar)"
 DOLLAR = "write ${NAME} for an environment variable, $$ for a dollar"
+SETTINGS = "lookback, stale_after, offsite, restore_window, full_backups, full_stale_after"
 
 PROBLEMS: Mapping[str, tuple[str, ...]] = {
     # The whole
@@ -130,16 +136,13 @@ PROBLEMS: Mapping[str, tuple[str, ...]] = {
     "section_no_mapping": ("api: must be a mapping",),
     # Unknown keys
     "unknown_section": ("scraping: unknown key; allowed here: defaults, api, scrape, projects",),
-    "unknown_key_in_defaults": (
-        "defaults.lokback: unknown key; allowed here: lookback, stale_after, offsite",
-    ),
+    "unknown_key_in_defaults": (f"defaults.lokback: unknown key; allowed here: {SETTINGS}",),
     "unknown_key_in_project": (
-        "projects[0].instance: unknown key; allowed here: lookback, stale_after, offsite, id, name,"
+        f"projects[0].instance: unknown key; allowed here: {SETTINGS}, id, name,"
         " region, endpoint, iam_endpoint, auth, instances, discovery",
     ),
     "unknown_key_in_instance": (
-        "projects[0].instances[0].tags: unknown key; allowed here: lookback, stale_after, offsite,"
-        " id, name",
+        f"projects[0].instances[0].tags: unknown key; allowed here: {SETTINGS}, id, name",
     ),
     "unknown_key_in_discovery": (
         "projects[0].discovery.tag: unknown key; allowed here: enabled, refresh_interval, name,"
@@ -271,7 +274,7 @@ PROBLEMS: Mapping[str, tuple[str, ...]] = {
     # All in one go, in the order of the text
     "several": (
         "defaults.lookback: must be from 5m to 732d",
-        "defaults.ofsite: unknown key; allowed here: lookback, stale_after, offsite",
+        f"defaults.ofsite: unknown key; allowed here: {SETTINGS}",
         "api.retries: must be a whole number from 0 to 10",
         "api.timeout: must be from 1ms to 10m",
         f"projects[0].id: {ID}",
@@ -351,9 +354,12 @@ def test_all_but_one_project_may_be_left_out() -> None:
     config = parse_config(MINIMAL)
     assert (config.defaults.lookback, config.defaults.stale_after) == (86_400.0, 3_600.0)
     assert config.defaults.offsite is False
+    assert (config.defaults.restore_window, config.defaults.full_backups) == (False, False)
+    assert config.defaults.full_stale_after == 691_200.0
     api = config.api
     assert (api.timeout, api.retries, api.max_connections) == (10.0, 2, 50)
     assert (api.rate_limit, api.resync_interval) == (50.0, 21_600.0)
+    assert (api.restore_window_interval, api.full_backups_interval) == (300.0, 600.0)
     assert (api.ca_file, api.proxy_url) == (None, None)
     scrape = config.scrape
     assert (scrape.timeout, scrape.timeout_offset, scrape.min_interval) == (30.0, 0.5, 0.0)
@@ -372,10 +378,14 @@ def test_every_key_is_taken() -> None:
         "lookback": 43_200.0,
         "stale_after": 7_200.0,
         "offsite": True,
+        "restore_window": True,
+        "full_backups": True,
+        "full_stale_after": 259_200.0,
     }
     api = config.api
     assert (api.timeout, api.retries, api.max_connections) == (5.0, 4, 20)
     assert (api.rate_limit, api.resync_interval) == (12.5, 10_800.0)
+    assert (api.restore_window_interval, api.full_backups_interval) == (90.0, 7_200.0)
     assert api.ca_file == Path("/etc/x/certs/ca.pem")
     assert api.proxy_url is not None
     assert api.proxy_url.get_secret_value() == "http://proxy-user:proxy-password@proxy.example:3128"
@@ -448,6 +458,33 @@ projects:
     ]
     last = config.configured_instances()[-1]
     assert (last.project_name, last.name, last.region) == ("Overriding", "B", "cn-north-9")
+
+
+def test_what_is_asked_for_restores_is_set_for_all_a_project_or_one_instance() -> None:
+    config = parse_config(
+        """
+defaults: {restore_window: true, full_stale_after: 2d}
+projects:
+  - id: plain
+    region: cn-north-4
+    instances: [a, {id: b, restore_window: false, full_backups: true, full_stale_after: 1d}]
+  - id: overriding
+    region: cn-north-9
+    restore_window: false
+    full_backups: true
+    full_stale_after: 9d
+    instances: [a, {id: b, restore_window: true, full_backups: false}]
+"""
+    )
+    assert [
+        (instance.restore_window, instance.full_backups, instance.full_stale_after_seconds)
+        for instance in config.configured_instances()
+    ] == [
+        (True, False, 172_800.0),
+        (False, True, 86_400.0),
+        (False, True, 777_600.0),
+        (True, False, 777_600.0),
+    ]
 
 
 def test_a_discovered_instance_takes_its_projects_settings() -> None:
@@ -728,6 +765,7 @@ _KEYS = st.sampled_from(
         *("password_file", "access_key", "secret_key", "token", "token_file", "security_token"),
         *("lookback", "stale_after", "offsite", "timeout", "retries", "max_connections"),
         *("rate_limit", "resync_interval", "ca_file", "proxy_url", "timeout_offset"),
+        *("restore_window", "full_backups", "full_stale_after", "restore_window_interval"),
         *("min_interval", "enabled", "refresh_interval", "tags", "exclude", "metadata_endpoint"),
     ]
 )
