@@ -13,7 +13,7 @@ ExporterError
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 
 class Reason(StrEnum):
@@ -63,19 +63,50 @@ class ApiError(ExporterError):
         error_code: str = "",
         request_id: str = "",
         retry_after: float | None = None,
+        operation: str = "",
+        host: str = "",
+        tried: int = 1,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after  # seconds, if the answer names them
         self.counted = False  # whether the instance's meter has it already
+        # Answered by something else than the API: a page of a proxy, of a portal, a wrong address.
+        self.foreign = False
         self.reason = reason
         self.hint = hint
+        self.operation = operation  # what was asked for, as the metric's label names it
+        self.host = host  # who was asked, with the port where it is not the scheme's own
         self.status = status
         self.error_code = error_code
         self.request_id = request_id
+        self.tried = tried  # how often the request was sent
+
+    @property
+    def facts(self) -> "Facts":
+        """The evidence, for an error or a record that stands for this one."""
+        return {
+            "operation": self.operation,
+            "host": self.host,
+            "status": self.status,
+            "error_code": self.error_code,
+            "request_id": self.request_id,
+            "tried": self.tried,
+        }
 
     def __str__(self) -> str:
-        return self.message
+        return f"{self.message}, tried {self.tried} times" if self.tried > 1 else self.message
+
+
+class Facts(TypedDict):
+    """What a failed request leaves as evidence; empty or None where there is none."""
+
+    operation: str
+    host: str
+    status: int | None
+    error_code: str
+    request_id: str
+    tried: int
 
 
 class AuthError(ApiError):

@@ -1,11 +1,11 @@
 """The frozen values that pass between the modules. Times are seconds since the epoch (UTC)."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from exporter.errors import Reason
+from exporter.errors import ApiError, Reason
 
 
 class InstanceKey(NamedTuple):
@@ -52,6 +52,10 @@ class Page:
     rows: Sequence[Backup]
     total_count: int | None
 
+    @property
+    def row_count(self) -> int:
+        return len(self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -83,6 +87,38 @@ class Failure:
     reason: Reason
     message: str
     hint: str = ""
+    operation: str = ""
+    host: str = ""
+    status: int | None = None
+    error_code: str = ""
+    request_id: str = ""
+    tried: int = 1  # how often the request was sent
+
+    @classmethod
+    def of(cls, error: ApiError, redact: Callable[[str], str] = str) -> "Failure":
+        """What is known of `error`; `redact` takes the secrets out of what others wrote."""
+        facts = error.facts
+        facts["error_code"] = redact(facts["error_code"])
+        facts["request_id"] = redact(facts["request_id"])
+        return cls(error.reason, redact(str(error)), error.hint, **facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The evidence that there is, as fields of a log line."""
+        names = ("operation", "host", "status", "error_code", "request_id")
+        known = {name: value for name in names if (value := getattr(self, name))}
+        return known | ({"tried": self.tried} if self.tried > 1 else {})
+
+    @property
+    def evidence(self) -> str:
+        """What support asks for: `list_backups at HOST: HTTP 403, DBS.200010, request 8d0f3a`."""
+        answer = [
+            f"HTTP {self.status}" if self.status is not None else "",
+            self.error_code,
+            f"request {self.request_id}" if self.request_id else "",
+        ]
+        place = " at ".join(filter(None, (self.operation, self.host)))
+        return ": ".join(filter(None, (place, ", ".join(filter(None, answer)))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ HOSTS = {"demo"}
 
 # A library stays behind the modules that are its border.
 BORDERS = {
-    "aiohttp": {"transport.connections", "transport.exchange", "transport.failures"},
+    "aiohttp": {"transport.connections", "transport.exchange", "transport.unanswered"},
     "bcrypt": {"web.basic_auth"},
     "httpx": {
         "assembly",
@@ -55,9 +55,11 @@ BORDERS = {
         "credentials.metadata",
         "credentials.sources",
         "credentials.ways_in",
+        "transport.bodies",
         "transport.connections",
         "transport.exchange",
         "transport.failures",
+        "transport.unanswered",
         "transport.wire",
     },
     "httpx_aiohttp": {"transport.connections"},

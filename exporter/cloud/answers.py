@@ -12,7 +12,7 @@ import msgspec
 
 from exporter.errors import BadResponseError
 from exporter.models import Backup, Page
-from exporter.transport.failures import quote
+from exporter.transport.failures import not_json, quote
 from exporter.transport.json_body import decode
 from exporter.transport.times import parse_time
 
@@ -39,7 +39,7 @@ def parse_page(body: bytes) -> Page:
     try:
         listing = decode(_decode_listing, body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        raise BadResponseError(f"not a listing of backups: {quote(str(exc))}") from exc
+        raise not_json(body, "a listing of backups", exc) from exc
     total = listing.total_count
     if total is not None and total < 0:
         raise BadResponseError(f"total_count is {total}")
@@ -106,12 +106,16 @@ class InstancePage:
     instances: Sequence[FoundInstance]
     total_count: int | None
 
+    @property
+    def row_count(self) -> int:
+        return len(self.instances)
+
 
 def parse_instance_page(body: bytes) -> InstancePage:
     try:
         listing = decode(_decode_instances, body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        raise BadResponseError(f"not a listing of instances: {quote(str(exc))}") from exc
+        raise not_json(body, "a listing of instances", exc) from exc
     return InstancePage(
         [
             FoundInstance(

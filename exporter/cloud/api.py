@@ -1,28 +1,25 @@
 """The cloud's API: backups and instances of a project, and the login, with retries."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import httpx
-import structlog
 
 from exporter.cloud.answers import InstancePage, parse_instance_page, parse_page
 from exporter.credentials.http_auth import CloudAuth, SigningAuth
 from exporter.credentials.signing import build_query
-from exporter.errors import (
-    ApiError,
-    RateLimitedError,
-    UnavailableError,
-)
+from exporter.errors import BadResponseError
 from exporter.models import Instance, Page
 from exporter.transport.failures import error_of
-from exporter.transport.limits import Query, RateLimiter, retry_seconds
+from exporter.transport.limits import Query, RateLimiter
+from exporter.transport.retries import with_retries
 from exporter.transport.times import format_time
 from exporter.transport.wire import Wire
 
-log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 LIST_BACKUPS = "list_backups"
 LIST_INSTANCES = "list_instances"
-
-_RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 
 # The body of a GET; that it is given spares httpx a second copy of the headers.
 _NOTHING = httpx.ByteStream(b"")
@@ -65,60 +62,46 @@ class ProjectClient:
         if instance.offsite:
             parameters.append(("display_offsite_backup", "true"))
         path = f"/v3/{self._project_id}/instances/{instance.id}/incremental-backups"
-        return parse_page(await self._get(LIST_BACKUPS, path, parameters, query))
+        return await self._get(LIST_BACKUPS, path, parameters, query, parse_page)
 
     async def fetch_instances(self, *, version: str, offset: int, query: Query) -> InstancePage:
         """One page of 100 of the project's instances, by the API of `version` (v3.1 or v3)."""
         path = f"/{version}/{self._project_id}/instances"
         parameters = [("limit", "100"), ("offset", str(offset))]
-        return parse_instance_page(await self._get(LIST_INSTANCES, path, parameters, query))
+        return await self._get(LIST_INSTANCES, path, parameters, query, parse_instance_page)
 
     async def _get(
-        self, operation: str, path: str, parameters: list[tuple[str, str]], query: Query
-    ) -> bytes:
-        """The body of a 200, retried as the configuration says. Raises ApiError, DeadlineError."""
+        self,
+        operation: str,
+        path: str,
+        parameters: list[tuple[str, str]],
+        query: Query,
+        parse: Callable[[bytes], T],
+    ) -> T:
+        """What `parse` makes of a 200, retried as configured. Raises ApiError, DeadlineError."""
         url = f"{self._endpoint}{path}?{build_query(parameters)}"
-        extensions = {"query": query, "limiter": self.limiter, "operation": operation}
-        attempt = 0
-        while True:
-            try:
-                request = httpx.Request(
-                    "GET", url, headers=self._headers, stream=_NOTHING, extensions=extensions
-                )
-                response = await self._wire.send(request, self.auth)
-                if response.status_code == 200:
-                    return response.content
+        extensions = {
+            "query": query,
+            "limiter": self.limiter,
+            "operation": operation,
+            "parse": parse,
+        }
+
+        async def send() -> T:
+            request = httpx.Request(
+                "GET", url, headers=self._headers, stream=_NOTHING, extensions=extensions
+            )
+            response = await self._wire.send(request, self.auth)
+            if response.status_code != 200:
                 raise error_of(
                     response, now=self._wire.clock(), signed=isinstance(self.auth, SigningAuth)
                 )
-            except (UnavailableError, RateLimitedError) as exc:
-                # What keeps a retry from being sent is no second failure.
-                exc.counted = exc.counted or attempt > 0
-                if attempt >= self._wire.config.retries or not _is_retried(exc):
-                    raise
-                if isinstance(exc, RateLimitedError):
-                    # The limiter keeps the project silent: nothing to wait for here.
-                    if not query.has_time_for(exc.retry_after or 0.0):
-                        raise
-                    wait = 0.0
-                else:
-                    wait = retry_seconds(attempt, exc.retry_after, jitter=self._wire.jitter)
-                if not query.has_time_for(wait):
-                    raise
-                log.debug(
-                    "request retried",
-                    operation=operation,
-                    attempt=attempt + 1,
-                    wait_seconds=round(wait, 3),
-                    error=exc.message,
-                )
-                if wait:
-                    await query.sleep(wait)
-                attempt += 1
+            parsed: T | BadResponseError = response.extensions["parsed"]
+            if isinstance(parsed, BadResponseError):
+                raise parsed
+            return parsed
 
-
-def _is_retried(error: ApiError) -> bool:
-    """429, 502, 503, 504 and whatever kept an answer from coming; nothing that was not sent."""
-    if error.status is None:
-        return error.counted
-    return error.status in _RETRIED_STATUSES
+        config = self._wire.config
+        return await with_retries(
+            send, query=query, retries=config.retries, jitter=self._wire.jitter
+        )

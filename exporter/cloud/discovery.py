@@ -11,6 +11,7 @@ import structlog
 from exporter.cloud.answers import FoundInstance, InstancePage
 from exporter.config.schema import DiscoveryConfig
 from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
+from exporter.models import Failure
 from exporter.transport.failures import quote
 from exporter.transport.limits import Query
 
@@ -178,6 +179,7 @@ class Discovery:
                 reason=exc.reason.value if isinstance(exc, ApiError) else Reason.DEADLINE.value,
                 error=str(exc),
                 hint=exc.hint if isinstance(exc, ApiError) else "",
+                **(Failure.of(exc).facts if isinstance(exc, ApiError) else {}),
                 kept_instances=len(self.found.monitored),
             )
         self.success, self.error = False, exc

@@ -29,6 +29,7 @@ def log_change(watch: Watch, result: InstanceResult, *, now: float) -> None:
                 reason=failure.reason.value,
                 error=failure.message,
                 hint=failure.hint,
+                **failure.facts,
                 **facts,
             )
     elif watch.failing_since is not None:

@@ -17,7 +17,7 @@ def failure_of(error: ApiError | DeadlineError, redact: Callable[[str], str]) ->
     """`redact` takes the secrets out of what the cloud has said."""
     if isinstance(error, DeadlineError):
         return Failure(Reason.DEADLINE, str(error))
-    return Failure(error.reason, redact(error.message), error.hint)
+    return Failure.of(error, redact)
 
 
 def mistake(exception: Exception) -> Failure:

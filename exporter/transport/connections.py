@@ -5,14 +5,61 @@ sending it, and changes a query that was signed (https://github.com/aio-libs/aio
 The method here may go when httpx-aiohttp passes a `yarl.URL(..., encoded=True)`.
 """
 
+import base64
 import ssl
+from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream
 from multidict import CIMultiDict
 from yarl import URL
+
+from exporter.transport.unanswered import TunnelError
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The proxy that all requests take."""
+
+    address: str  # without user and password: for people
+    authorization: str | None = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> "Proxy":
+        """User and password go out as UTF-8 (RFC 7617, 2.1): aiohttp's own way is Latin-1."""
+        parsed = URL(url)
+        authorization = None
+        if parsed.user is not None or parsed.password is not None:
+            pair = f"{parsed.user or ''}:{parsed.password or ''}"
+            authorization = f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
+        return cls(str(parsed.origin()), authorization)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells what fails at the proxy from what fails behind it."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
+    ) -> Connection:
+        try:
+            return await super().connect(req, traces=traces, timeout=timeout)
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError):
+            raise
+        except (
+            aiohttp.ClientOSError,
+            aiohttp.ServerDisconnectedError,
+            aiohttp.ClientResponseError,
+        ) as exc:
+            if req.proxy is None:
+                raise
+            raise TunnelError(str(exc)) from exc
 
 
 async def send_once(
@@ -41,20 +88,20 @@ class ExactTransport(AiohttpTransport):
     """
 
     def __init__(
-        self, *, ssl_context: ssl.SSLContext, proxy_url: str | None, keepalive_seconds: float
+        self, *, ssl_context: ssl.SSLContext, proxy: Proxy | None, keepalive_seconds: float
     ) -> None:
+        self._proxy = proxy
+
         def open_session() -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, ssl=ssl_context, keepalive_timeout=keepalive_seconds
-                ),
+                connector=_Connector(limit=0, ssl=ssl_context, keepalive_timeout=keepalive_seconds),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 middlewares=(send_once,),
                 timeout=aiohttp.ClientTimeout(total=None),
                 auto_decompress=False,
                 # A token with many roles comes in a header of more than aiohttp's 8 KB.
                 max_field_size=_MAX_HEADER_BYTES,
-                proxy=proxy_url,
+                proxy=proxy.address if proxy is not None else None,
             )
 
         # Called with the first request: a session needs a running loop.
@@ -63,14 +110,23 @@ class ExactTransport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if not isinstance(self.client, aiohttp.ClientSession):
             self.client = self.get_client()
+        headers = CIMultiDict(
+            (name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw
+        )
+        proxy_headers = None
+        if self._proxy is not None and self._proxy.authorization is not None:
+            allowed = {"Proxy-Authorization": self._proxy.authorization}
+            if request.url.scheme == "https":
+                proxy_headers = allowed  # of CONNECT alone
+            else:
+                headers.update(allowed)
         response = await self.client.request(
             request.method,
             URL(str(request.url), encoded=True),
-            headers=CIMultiDict(
-                (name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw
-            ),
+            headers=headers,
             data=await request.aread() or None,
             allow_redirects=False,
+            proxy_headers=proxy_headers,
         )
         return httpx.Response(
             response.status,

@@ -1,27 +1,34 @@
-"""One request and its answer: under the limits, timed, counted, and read whole within bounds."""
+"""One request and its answer: under the limits, timed, counted, logged, and read whole."""
 
 import asyncio
 import time
-import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 import httpx
+import structlog
 
-from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
-from exporter.transport.failures import network_error, quote, reason_of, retry_after
+from exporter.errors import ApiError, BadResponseError, RateLimitedError
+from exporter.transport.bodies import read_body
+from exporter.transport.failures import quote, reason_of, retry_after
 from exporter.transport.limits import Query, RateLimiter, parse_policy_hint
+from exporter.transport.unanswered import Way, network_error, timed_out
 
-MAX_RESPONSE_BYTES = 10 * 1024 * 1024
+log = structlog.get_logger(__name__)
 
 Observe = Callable[[str, float], None]  # an operation and the seconds it took
 
 
 class LimitedTransport(httpx.AsyncBaseTransport):
-    """Each request within its project's limits, timed, counted, and read whole within its bounds.
+    """Each request within its project's limits, timed, counted, logged, and read whole.
 
     It looks for its `Query`, its `RateLimiter` and its operation in the request's extensions.
     Raises ApiError for what is no answer; an answer with a bad status is for the caller.
+
+    With the extension `parse` a 200 is parsed here: what comes of it, the value or a
+    BadResponseError, is the response's extension `parsed`. An answer that makes no sense ends its
+    connection, which may be one answer behind.
     """
 
     def __init__(
@@ -31,11 +38,14 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         timeout: float,
         observe: Observe,
         clock: Callable[[], float],
+        proxy: str = "",
     ) -> None:
+        """`proxy` is the address of the one that is in use, for people."""
         self._inner = inner
         self._timeout = timeout
         self._observe = observe
         self._clock = clock
+        self._proxy = proxy
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         extensions = request.extensions
@@ -45,7 +55,12 @@ class LimitedTransport(httpx.AsyncBaseTransport):
             return await self._exchange(request, query)
         permit = await limiter.acquire(query)
         try:
-            response = await self._exchange(request, query)
+            try:
+                response = await self._exchange(request, query)
+            except RateLimitedError as exc:  # of a proxy
+                silence = limiter.throttled(permit, retry_after=exc.retry_after, hint=None)
+                exc.retry_after = silence
+                raise
             if response.status_code == 429:
                 response.extensions["silence"] = limiter.throttled(
                     permit,
@@ -63,41 +78,56 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         meter.requests += 1
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout):
-                response = await self._inner.handle_async_request(request)
-                try:
-                    body = await _read_body(response)
-                finally:
-                    await response.aclose()
-        except TimeoutError as exc:
-            error: ApiError = UnavailableError(
-                f"no answer within {self._timeout:g} s",
-                reason=Reason.TIMEOUT,
-                hint="is the endpoint reachable from here, and api.timeout long enough?",
-            )
-            raise _counted(error, meter.count_error) from exc
-        except BadResponseError as exc:
-            raise _counted(exc, meter.count_error) from None
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as exc:
-            raise _counted(network_error(exc), meter.count_error) from exc
+            response = await self._converse(request)
+        except ApiError as exc:
+            meter.count_error(exc.reason)
+            exc.counted = True
+            exc.operation = request.extensions["operation"]
+            exc.host = request.url.netloc.decode("ascii")
+            _log(request, started, error=exc.message)
+            raise
         finally:
             self._observe(request.extensions["operation"], time.perf_counter() - started)
         status = response.status_code
         if status != 200 and not (status == 201 and request.method == "POST"):
             meter.count_error(reason_of(status))
+        _parse(response)
+        _log(request, started, response)
+        return response
+
+    async def _converse(self, request: httpx.Request) -> httpx.Response:
+        """The answer, its body read. Raises ApiError."""
+        is_https = request.url.scheme == "https"
+        way = Way(request.url.netloc.decode("ascii"), is_https, self._proxy)
+        begun = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._inner.handle_async_request(request)
+                begun = True
+                try:
+                    body = await read_body(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError as exc:
+            raise timed_out(way, self._timeout, begun=begun) from exc
+        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as exc:
+            raise network_error(exc, way, now=self._clock()) from exc
         headers = response.headers
         if "content-encoding" in headers:
             headers = _plain_headers(headers)
-        return httpx.Response(status, headers=headers, content=body, request=request)
+        extensions = response.extensions
+        if self._proxy and not is_https:
+            extensions = {**extensions, "proxy": self._proxy}
+        return httpx.Response(
+            response.status_code,
+            headers=headers,
+            content=body,
+            request=request,
+            extensions=extensions,
+        )
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def _counted(error: ApiError, count: Callable[[Reason], None]) -> ApiError:
-    count(error.reason)
-    error.counted = True
-    return error
 
 
 def _plain_headers(headers: httpx.Headers) -> httpx.Headers:
@@ -107,45 +137,52 @@ def _plain_headers(headers: httpx.Headers) -> httpx.Headers:
     return plain
 
 
-async def _read_body(response: httpx.Response) -> bytes:
-    """The decoded body; BadResponseError as soon as it is over the bound, not after."""
-    encoding = response.headers.get("content-encoding", "").strip().lower()
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    if encoding in ("", "identity"):
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.stream:
-            size += len(chunk)
-            if size > MAX_RESPONSE_BYTES:
-                raise BadResponseError(_too_large())
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise BadResponseError(
-            f"the body comes in an encoding that was not asked for: {quote(encoding)}"
-        )
-    return await _inflate(response.stream, gzip=encoding != "deflate")
-
-
-async def _inflate(stream: AsyncIterator[bytes] | httpx.AsyncByteStream, *, gzip: bool) -> bytes:
-    """A compressed body, though none was asked for. A bomb is noticed while it is inflated."""
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | (16 if gzip else 0))
-    body = bytearray()
-    received = 0
+def _parse(response: httpx.Response) -> None:
+    parse: Callable[[bytes], Any] | None = response.request.extensions.get("parse")
+    if parse is None or response.status_code != 200:
+        return
     try:
-        async for chunk in stream:
-            received += len(chunk)
-            if received > MAX_RESPONSE_BYTES:
-                raise BadResponseError(_too_large())
-            body += inflater.decompress(chunk, MAX_RESPONSE_BYTES + 1 - len(body))
-            if len(body) > MAX_RESPONSE_BYTES:
-                raise BadResponseError(_too_large())
-    except zlib.error as exc:
-        raise BadResponseError(f"the compressed body is damaged: {exc}") from exc
-    if not inflater.eof:
-        raise BadResponseError("the compressed body ends too early")
-    return bytes(body)
+        response.extensions["parsed"] = parse(response.content)
+    except BadResponseError as exc:
+        exc.operation = response.request.extensions["operation"]
+        exc.host = response.request.url.netloc.decode("ascii")
+        exc.status = response.status_code
+        exc.request_id = _request_id(response)
+        response.extensions["parsed"] = exc
+        discard: Callable[[], None] | None = response.extensions.get("discard")
+        if discard is not None:
+            discard()
 
 
-def _too_large() -> str:
-    return f"the body is over {MAX_RESPONSE_BYTES // 1024 // 1024} MiB"
+def _request_id(response: httpx.Response) -> str:
+    return quote(response.headers.get("x-request-id", ""))
+
+
+def _log(
+    request: httpx.Request,
+    started: float,
+    response: httpx.Response | None = None,
+    *,
+    error: str | None = None,
+) -> None:
+    """One line at debug: never a header or a body, where tokens and signatures are."""
+    facts: dict[str, Any] = {}
+    if response is not None:
+        facts["status"] = response.status_code
+        facts["request_id"] = response.headers.get("x-request-id")
+        parsed = response.extensions.get("parsed")
+        if isinstance(parsed, BadResponseError):
+            error = parsed.message
+        else:
+            facts["rows"] = getattr(parsed, "row_count", None)
+    log.debug(
+        "request",
+        operation=request.extensions["operation"],
+        method=request.method,
+        host=request.url.netloc.decode("ascii"),
+        path=request.url.path,
+        query=request.url.query.decode("ascii") or None,
+        duration_seconds=round(time.perf_counter() - started, 3),
+        error=error,
+        **facts,
+    )

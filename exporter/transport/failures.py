@@ -4,13 +4,12 @@ Sources: the error codes of the API gateway and of the service (API reference), 
 """
 
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import Any
 
-import aiohttp
 import httpx
 import msgspec
 
@@ -28,6 +27,7 @@ from exporter.transport.json_body import decode
 from exporter.transport.limits import parse_retry_after
 
 _MAX_CLOCK_ERROR_SECONDS = 15 * 60.0
+_EXPIRED = re.compile(r"\bexpired?\b", re.IGNORECASE)
 _LOCKED = re.compile(r"\block(?:ed|out)?\b", re.IGNORECASE)
 LOCKED_HINT = "the account or key is locked after failed logins: wait, then correct the secret"
 
@@ -51,6 +51,7 @@ def reason_of(status: int) -> Reason:
         401: Reason.AUTH,
         403: Reason.FORBIDDEN,
         404: Reason.NOT_FOUND,
+        407: Reason.NETWORK,  # a proxy's: the cloud was not asked
         408: Reason.TIMEOUT,
         409: Reason.SERVER,  # the instance is busy
         429: Reason.THROTTLED,
@@ -90,14 +91,25 @@ def _text(tree: Mapping[str, Any], key: str) -> str:
     return str(value)[:4096] if isinstance(value, str | int) else ""
 
 
-def _hint(status: int, code: str, message: str) -> str:
-    """What to do about a refused request."""
+WRONG_ADDRESS_HINT = (
+    "is it the right address? The endpoint of the project's region is asked for; a proxy or portal"
+    " on the way may answer in its place"
+)
+PROXY_ACCESS_HINT = "set the proxy's user and password in api.proxy_url, or correct them"
+_NO_SUCH_API = ".0101"  # the gateway's own word: it serves no such API
+
+
+def _hint(status: int, told: ErrorBody, *, foreign: bool, proxy: str) -> str:
+    """What to do about a refused request; `proxy` may have answered in the cloud's place."""
+    code, message = told.code, told.message
+    if status == 407:
+        return PROXY_ACCESS_HINT
     if status in (400, 401, 403) and _LOCKED.search(message):
         return LOCKED_HINT
-    if status == 401 and code.endswith(".0307"):
-        return "the token belongs to another region: check region, endpoint and iam_endpoint"
+    if foreign:
+        return WRONG_ADDRESS_HINT
     if status == 401:
-        return "check the credentials, and that region and endpoint are the project's own"
+        return _unauthorised_hint(code, message)
     if status == 403:
         return (
             "grant the user gaussdbformysql:backup:list (and gaussdbformysql:instance:list for"
@@ -109,9 +121,71 @@ def _hint(status: int, code: str, message: str) -> str:
         return "check the instance's id"
     if status == 429:
         return "lower api.rate_limit or scrape less often"
+    if status >= 500 and proxy:
+        return f"the cloud's own trouble, or that of the proxy {proxy}: look at the proxy's log"
     if status >= 500:
-        return "the cloud's own trouble: if it lasts, ask its support with the error's code"
+        return "the cloud's own trouble: if it lasts, ask its support with the request's id"
     return ""
+
+
+def _unauthorised_hint(code: str, message: str) -> str:
+    if _EXPIRED.search(message):
+        return (
+            "the token has expired: write a new one to its file; with a password or access key the"
+            " exporter renews it by itself"
+        )
+    if code.endswith(".0307"):
+        return (
+            "the token has expired, or another region gave it: get a new one from the IAM of the"
+            " endpoint's region"
+        )
+    return "check the credentials, and that region and endpoint are the project's own"
+
+
+# What came instead of the API's answer ----------------------------------------------------------
+
+_HTML = re.compile(
+    rb"\s*+(?:<\?xml[^>]{0,200}>\s*+)?(?:<!--.{0,1000}?-->\s*+)?"
+    rb"<(?:!doctype html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+# What nginx, Apache and Go answer to plain http on a port of https.
+_HTTPS_WANTED = re.compile(
+    rb"plain HTTP.{0,40}(?:HTTPS|SSL)|HTTP request to an HTTPS", re.IGNORECASE | re.DOTALL
+)
+_TITLE = re.compile(rb"<title[^>]{0,100}>(.{0,200}?)</title", re.IGNORECASE | re.DOTALL)
+_SHOWN_BYTES = 60
+
+
+def is_html(body: bytes) -> bool:
+    return _HTML.match(body[:4096]) is not None
+
+
+def describe_body(body: bytes) -> str:
+    """What an answer is that is not JSON, for people."""
+    if not body.strip():
+        return "an empty answer"
+    if is_html(body):
+        title = _TITLE.search(body[:16_384])
+        name = quote(unescape(title[1].decode("utf-8", "replace"))) if title is not None else ""
+        return f'an HTML page ("{name}")' if name else "an HTML page"
+    text = quote(body[:_SHOWN_BYTES].decode("utf-8", "replace"))
+    return f'something else that begins with "{text}"' if text else "no text at all"
+
+
+def not_json(body: bytes, what: str, exc: Exception) -> BadResponseError:
+    """An answer in which `what` was expected, and that `exc` says cannot be read."""
+    if body.lstrip()[:1] in (b"{", b"["):
+        return BadResponseError(f"not {what}: {quote(str(exc))}")
+    error = BadResponseError(f"not {what} but {describe_body(body)}", hint=WRONG_ADDRESS_HINT)
+    error.foreign = True
+    return error
+
+
+def _moved(response: httpx.Response) -> str:
+    """Where a redirect leads, without what may be a secret in it."""
+    location = response.headers.get("location", "").split("?")[0].split("#")[0]
+    return f" to {quote(location)}" if location else ""
 
 
 def _clock_hint(response: httpx.Response, now: float) -> str:
@@ -127,25 +201,52 @@ def _clock_hint(response: httpx.Response, now: float) -> str:
     return f"the clock of this machine is {abs(off) / 60:.0f} minutes {direction}: set it"
 
 
+def _asked(response: httpx.Response) -> dict[str, Any]:
+    """What was asked for, and of whom."""
+    try:
+        request = response.request
+    except RuntimeError:
+        return {}
+    return {
+        "operation": request.extensions.get("operation", ""),
+        "host": request.url.netloc.decode("ascii"),
+    }
+
+
 def error_of(response: httpx.Response, *, now: float, signed: bool = False) -> ApiError:
     """The error that an answer with a bad status is; its message is redacted.
 
     `signed`: the request had a signature, which a clock that is off spoils.
     """
-    status = response.status_code
-    told = parse_error_body(response.content)
-    message = f"HTTP {status}"
-    if told.code or told.message:
-        message += ": " + " ".join(quote(part) for part in (told.code, told.message) if part)
-    elif 300 <= status < 400:
-        message += ": a redirect, which is not followed"
+    status, body = response.status_code, response.content
+    told = parse_error_body(body)
+    proxy = response.extensions.get("proxy", "")  # where it could have answered itself
+    says_nothing = not (told.code or told.message)
+    is_page = says_nothing and is_html(body)
+    foreign = is_page or (
+        status in (404, 405) and (says_nothing or told.code.endswith(_NO_SUCH_API))
+    )
     reason = reason_of(status)
     facts: dict[str, Any] = {
-        "hint": _hint(status, told.code, told.message),
+        "hint": _hint(status, told, foreign=foreign, proxy=proxy),
         "status": status,
         "error_code": quote(told.code),
         "request_id": quote(told.request_id or response.headers.get("x-request-id", "")),
+        **_asked(response),
     }
+    message = f"HTTP {status}"
+    if status == 407:
+        message = f"the proxy {proxy} wants a user and password: HTTP 407".replace("  ", " ")
+    elif status == 400 and _HTTPS_WANTED.search(body[:4096]):
+        message += ": plain http was sent to a port of https"
+        facts["hint"] = "write https:// in the endpoint"
+    elif not says_nothing:
+        told_text = (quote(part) for part in (told.code, told.message) if part)
+        message += ": " + " ".join(told_text)
+    elif 300 <= status < 400:
+        message += f": a redirect{_moved(response)}, which is not followed"
+    elif is_page:
+        message += f": {describe_body(body)}, not an answer of this API"
     error: ApiError
     if reason is Reason.THROTTLED:
         error = RateLimitedError(message, retry_after=response.extensions.get("silence"), **facts)
@@ -154,29 +255,14 @@ def error_of(response: httpx.Response, *, now: float, signed: bool = False) -> A
             facts["hint"] = _clock_hint(response, now) or facts["hint"]
         error = AuthError(message, reason=reason, **facts)
     elif reason is Reason.BAD_RESPONSE:
-        error = BadResponseError(message, status=status, request_id=facts["request_id"])
-    elif reason in (Reason.SERVER, Reason.TIMEOUT):
+        facts["hint"] = facts["hint"] or WRONG_ADDRESS_HINT
+        error = BadResponseError(message, **facts)
+    elif reason in (Reason.SERVER, Reason.TIMEOUT, Reason.NETWORK):
         error = UnavailableError(message, reason=reason, **facts)
     else:
         error = RefusedError(message, reason=reason, **facts)
+    error.foreign = foreign
     if status == 503:
         error.retry_after = retry_after(response, now)
     error.counted = True
     return error
-
-
-def network_error(exc: Exception) -> ApiError:
-    cause = exc
-    if isinstance(cause, aiohttp.ClientResponseError):
-        return BadResponseError(f"not an HTTP answer: {quote(str(cause.message))}")
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
-        return UnavailableError(
-            f"the server's certificate is not trusted: {quote(str(cause))}",
-            reason=Reason.NETWORK,
-            hint="name the authority that signed it in api.ca_file",
-        )
-    return UnavailableError(
-        f"the connection failed: {quote(str(cause)) or type(cause).__name__}",
-        reason=Reason.NETWORK,
-        hint="is the endpoint right, and reachable from here (DNS, firewall, proxy)?",
-    )

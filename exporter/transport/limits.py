@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from exporter.errors import DeadlineError, RateLimitedError, Reason
+from exporter.errors import ApiError, DeadlineError, RateLimitedError, Reason
 
 Jitter = Callable[[float, float], float]
 T = TypeVar("T")
@@ -85,6 +85,7 @@ class Query:
     deadline: float = float("inf")
     priority: int = 0
     meter: Meter = field(default_factory=Meter)
+    trouble: ApiError | None = None  # of the request of it that failed last
     _waits: set["asyncio.Future[Any]"] = field(default_factory=set)
 
     async def wait(self, future: "asyncio.Future[T]") -> T:

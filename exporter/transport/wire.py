@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from exporter.config.schema import ApiConfig
-from exporter.transport.connections import ExactTransport
+from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.exchange import LimitedTransport, Observe
 from exporter.transport.limits import ConnectionPool, Jitter
 
@@ -57,8 +57,14 @@ def connect(
     jitter: Jitter = random.uniform,
 ) -> Wire:
     """The shared connections; `transport` takes the network's place in tests."""
-    inner = transport if transport is not None else _open_connections(config)
-    limited = LimitedTransport(inner, timeout=config.timeout, observe=observe, clock=clock)
+    proxy = Proxy.of(config.proxy_url.get_secret_value()) if config.proxy_url is not None else None
+    limited = LimitedTransport(
+        transport if transport is not None else _open_connections(config, proxy),
+        timeout=config.timeout,
+        observe=observe,
+        clock=clock,
+        proxy=proxy.address if proxy is not None else "",
+    )
     return Wire(limited, ConnectionPool(config.max_connections), config, clock, jitter)
 
 
@@ -73,10 +79,10 @@ def ssl_context(config: ApiConfig) -> ssl.SSLContext:
     return context
 
 
-def _open_connections(config: ApiConfig) -> ExactTransport:
+def _open_connections(config: ApiConfig, proxy: Proxy | None) -> ExactTransport:
     return ExactTransport(
         ssl_context=ssl_context(config),
-        proxy_url=config.proxy_url.get_secret_value() if config.proxy_url is not None else None,
+        proxy=proxy,
         # Long enough for an idle connection to be of use to the next scrape.
         keepalive_seconds=90.0,
     )

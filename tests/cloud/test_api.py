@@ -164,7 +164,9 @@ async def test_each_status_has_its_kind_of_error(
 async def test_a_redirect_is_told_and_not_followed(clock: Clock) -> None:
     api = Api(answers(httpx.Response(302, headers={"Location": "https://elsewhere.example/"})))
     error = await api.fail()
-    assert error.message == "HTTP 302: a redirect, which is not followed"
+    assert (
+        error.message == "HTTP 302: a redirect to https://elsewhere.example/, which is not followed"
+    )
     assert len(api.requests) == 1
 
 
@@ -309,7 +311,7 @@ async def test_the_time_out_runs_from_connect_to_the_last_byte(clock: Clock) -> 
     error = await api.fail()
     assert asyncio.get_running_loop().time() == 10
     assert error.reason is Reason.TIMEOUT
-    assert error.message == "no answer within 10 s"
+    assert error.message == "the answer of gaussdb.example:8443 did not end within 10 s"
     assert "api.timeout" in error.hint
     assert api.errors == {Reason.TIMEOUT: 1}
     assert stream.closed
@@ -401,7 +403,7 @@ async def test_bytes_that_stop_coming_are_a_time_out() -> None:
         serving(respond) as port,
         real_client(f"http://127.0.0.1:{port}", timeout="50ms") as (client, wire),
     ):
-        with pytest.raises(UnavailableError, match=r"no answer within 0.05 s") as caught:
+        with pytest.raises(UnavailableError, match=r"did not end within 0.05 s") as caught:
             await fetch(client)
         assert caught.value.reason is Reason.TIMEOUT
         assert wire.pool.in_flight == 0
@@ -415,7 +417,7 @@ async def test_a_certificate_of_an_unknown_authority_is_told(tmp_path: Path) -> 
         serving(answer_ok, context) as port,
         real_client(f"https://127.0.0.1:{port}") as (client, _),
     ):
-        with pytest.raises(UnavailableError, match="certificate is not trusted") as caught:
+        with pytest.raises(UnavailableError, match=r"certificate of .* is not trusted") as caught:
             await fetch(client)
     assert caught.value.reason is Reason.NETWORK
     assert "api.ca_file" in caught.value.hint

@@ -18,9 +18,10 @@ async def test_the_request_id_may_come_in_a_header(clock: Clock) -> None:
     assert (await Api(answers(answer), retries=0).fail()).request_id == "from-header"
 
 
-async def test_a_proxys_page_is_not_shown(clock: Clock) -> None:
-    page = httpx.Response(502, html="<html><h1>Bad Gateway</h1></html>")
-    assert (await Api(answers(page), retries=0).fail()).message == "HTTP 502"
+async def test_of_a_proxys_page_only_the_title_is_shown(clock: Clock) -> None:
+    html = "<html><head><title>502 Bad Gateway</title></head><h1>me:secret</h1></html>"
+    error = await Api(answers(httpx.Response(502, html=html)), retries=0).fail()
+    assert error.message == 'HTTP 502: an HTML page ("502 Bad Gateway"), not an answer of this API'
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])

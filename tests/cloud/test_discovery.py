@@ -500,6 +500,7 @@ async def test_a_failure_is_logged_when_it_begins_and_when_it_ends(clock: Clock)
             "reason": "server",
             "error": "HTTP 500",
             "hint": "ask the support",
+            "status": 500,
             "kept_instances": 2,
         },
         {

@@ -178,7 +178,7 @@ ON_THE_WIRE = (
 
 def make_transport() -> ExactTransport:
     return ExactTransport(
-        ssl_context=ssl.create_default_context(), proxy_url=None, keepalive_seconds=90.0
+        ssl_context=ssl.create_default_context(), proxy=None, keepalive_seconds=90.0
     )
 
 

@@ -47,12 +47,14 @@ class Authority:
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         ),
         passphrase: bytes | None = None,
+        starts_hours: float = -1.0,
+        ends_hours: float = 24.0,
     ) -> Issued:
         """`name`.crt and `name`.key; a second call with the name replaces them."""
         key = ec.generate_private_key(ec.SECP256R1())
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         certificate = (
-            self._builder(_named(name), key.public_key())
+            self._builder(_named(name), key.public_key(), starts_hours, ends_hours)
             .add_extension(x509.SubjectAlternativeName(sans), critical=False)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(_usage(signs_certificates=False), critical=True)
@@ -75,7 +77,11 @@ class Authority:
         return issued
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        starts_hours: float = -1.0,
+        ends_hours: float = 24.0,
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
@@ -84,8 +90,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now + datetime.timedelta(hours=starts_hours))
+            .not_valid_after(now + datetime.timedelta(hours=ends_hours))
         )
         if not self._key_identifiers:
             return builder

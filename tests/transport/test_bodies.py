@@ -12,7 +12,7 @@ from exporter.errors import (
     BadResponseError,
     Reason,
 )
-from exporter.transport.exchange import MAX_RESPONSE_BYTES
+from exporter.transport.bodies import MAX_RESPONSE_BYTES
 from tests.support.cloud_api import EMPTY, NOTHING, Api, Stream, answers, ok
 from tests.support.virtual_time import Clock
 

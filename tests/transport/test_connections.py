@@ -12,8 +12,8 @@ import pytest
 from exporter.cloud.api import LIST_BACKUPS
 from exporter.config.schema import ApiConfig
 from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
-from exporter.transport.connections import ExactTransport
-from exporter.transport.exchange import MAX_RESPONSE_BYTES
+from exporter.transport.bodies import MAX_RESPONSE_BYTES
+from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.limits import Query
 from exporter.transport.wire import connect
 
@@ -142,7 +142,8 @@ async def test_nobody_listening_is_an_error_of_the_network_that_says_where() -> 
 
     assert error.reason is Reason.NETWORK
     assert f"127.0.0.1:{port}" in error.message
-    assert "endpoint" in error.hint
+    assert "refused" in error.message
+    assert "port" in error.hint
 
 
 async def test_request_goes_through_the_proxy_with_its_password() -> None:
@@ -157,7 +158,7 @@ async def test_request_goes_through_the_proxy_with_its_password() -> None:
         port = server.sockets[0].getsockname()[1]
         transport = ExactTransport(
             ssl_context=ssl.create_default_context(),
-            proxy_url=f"http://me:secret@127.0.0.1:{port}",
+            proxy=Proxy.of(f"http://me:secret@127.0.0.1:{port}"),
             keepalive_seconds=1.0,
         )
         async with httpx.AsyncClient(transport=transport) as client:
