@@ -1,11 +1,15 @@
 """The frozen values that pass between the modules. Times are seconds since the epoch (UTC)."""
 
+import itertools
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from exporter.errors import ApiError, Reason
+
+FULL_BACKUP_TYPES = ("auto", "manual")
 
 
 class InstanceKey(NamedTuple):
@@ -30,6 +34,9 @@ class Instance:
     restore_window: bool = False
     full_backups: bool = False
     full_stale_after_seconds: float = 691_200.0
+    # As discovery's listing tells; of configured instances too, if it lists them.
+    status: str = ""  # normal, FROZEN, ...: as the cloud writes it; "" where unknown
+    retention_seconds: float | None = None  # how long backups are kept; None where unknown
 
     @property
     def key(self) -> InstanceKey:
@@ -78,6 +85,85 @@ class Reading:
     max_interval_seconds: float | None = None
     # End times within the lookback, ascending: the picture of the window. Shared, never written to.
     ends: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
+
+
+class TimeRange(NamedTuple):
+    """Every moment from `start` to `end` can be restored to; they may be the same moment."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreWindow:
+    """To which moments an instance can be restored, as of `at`."""
+
+    at: float
+    ranges: Sequence[TimeRange]  # ascending; those that touch (1 s) are one
+
+    @property
+    def until(self) -> float | None:
+        """The latest moment; None where there is nothing to restore to."""
+        return self.ranges[-1].end if self.ranges else None
+
+    @property
+    def since(self) -> float | None:
+        """The start of the latest range: every moment from here to `until` can be restored to."""
+        return self.ranges[-1].start if self.ranges else None
+
+    @property
+    def oldest(self) -> float | None:
+        """The earliest moment; between it and `since` there may be gaps."""
+        return self.ranges[0].start if self.ranges else None
+
+    @property
+    def gaps(self) -> Sequence[TimeRange]:
+        """Between two ranges: moments that cannot be restored to, though older ones can."""
+        return [TimeRange(a.end, b.start) for a, b in itertools.pairwise(self.ranges)]
+
+    @property
+    def max_gap_seconds(self) -> float | None:
+        """The longest of them; None under two ranges."""
+        return max((gap.end - gap.start for gap in self.gaps), default=None)
+
+
+class BackupState(StrEnum):
+    """What a full backup's status means for a restore."""
+
+    RUNNING = "running"
+    USABLE = "usable"
+    FAILED = "failed"
+
+
+class FullBackup(NamedTuple):
+    """One row of the project's listing of full backups, checked."""
+
+    id: str
+    instance_id: str
+    backup_type: str  # auto or manual
+    state: BackupState
+    begin: float | None
+    end: float | None  # None while it runs
+    size_megabytes: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FullBackups:
+    """The full backups of one instance, as of `at`. A restore starts from a usable one."""
+
+    at: float
+    backups: Sequence[FullBackup]  # ascending by their end, those that run last
+    usable: Mapping[str, int]  # how many, of each type
+    latest: Mapping[str, FullBackup]  # the latest usable one, of each type that has any
+    oldest_end: float | None  # of the oldest usable one
+    latest_failed: bool | None  # the latest that has ended, of either type; None before the first
+
+
+class Source(StrEnum):
+    """What is asked of the cloud for an instance beside its incremental backups."""
+
+    RESTORE_WINDOW = "restore_window"
+    FULL_BACKUPS = "full_backups"
 
 
 @dataclass(frozen=True, slots=True)

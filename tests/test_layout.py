@@ -27,6 +27,7 @@ FLOORS: dict[str, int] = {
     "scraping": 7,
     "cloud": 6,
     "backups": 5,
+    "restores": 5,
     "credentials": 5,
     "transport": 4,
     "config": 3,
@@ -66,6 +67,7 @@ BORDERS = {
     "jinja2": {"page.status"},
     "msgspec": {
         "cloud.answers",
+        "cloud.restore_answers",
         "credentials.login",
         "credentials.metadata",
         "transport.failures",
@@ -97,7 +99,7 @@ BORDERS = {
 }
 # What speaks HTTP; these rooms know nothing of it.
 HTTP = {"aiohttp", "httpx", "httpx_aiohttp", "starlette", "uvicorn", "http", "urllib3"}
-WITHOUT_HTTP = {"backups", "exposition", "page"}
+WITHOUT_HTTP = {"backups", "exposition", "page", "restores"}
 # These decide and do nothing else: no clock, no loop, no file, no network.
 PURE = {
     "backups.window",
@@ -113,6 +115,8 @@ PURE = {
     "page.verdict",
     "page.words",
     "reporting.redaction",
+    "restores.full_backups",
+    "restores.ranges",
     "scraping.shard",
     "transport.json_body",
 }

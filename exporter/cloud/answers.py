@@ -7,6 +7,7 @@ SDK 3.1.219. What is not documented is not relied on.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import msgspec
 
@@ -79,9 +80,10 @@ class _Tag(msgspec.Struct, gc=False):
 class _InstanceRow(msgspec.Struct, gc=False):
     id: str
     name: str | None = None
-    status: str | None = None
-    region: str | None = None
     tags: list[_Tag] | None = None
+    # Beside the point: where they make no sense, the instance is listed all the same.
+    status: Any = None
+    backup_strategy: Any = None
 
 
 class _InstanceListing(msgspec.Struct, gc=False):
@@ -89,6 +91,8 @@ class _InstanceListing(msgspec.Struct, gc=False):
     total_count: int | None = None
 
 
+_MAX_STATUS_CHARS = 64
+_MAX_KEEP_DAYS = 3_660  # on request; 732 else
 _decode_instances = msgspec.json.Decoder(_InstanceListing).decode
 
 
@@ -99,6 +103,8 @@ class FoundInstance:
     id: str
     name: str
     tags: Mapping[str, str]
+    status: str = ""  # as the cloud writes it; "" where it tells none
+    keep_days: int | None = None  # how long its backups are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +122,23 @@ def parse_instance_page(body: bytes) -> InstancePage:
         listing = decode(_decode_instances, body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         raise not_json(body, "a listing of instances", exc) from exc
-    return InstancePage(
-        [
-            FoundInstance(
-                row.id, row.name or "", {tag.key: tag.value or "" for tag in row.tags or ()}
-            )
-            for row in listing.instances
-        ],
-        listing.total_count,
+    return InstancePage([_parse_instance(row) for row in listing.instances], listing.total_count)
+
+
+def _parse_instance(row: _InstanceRow) -> FoundInstance:
+    strategy = row.backup_strategy
+    return FoundInstance(
+        row.id,
+        row.name or "",
+        {tag.key: tag.value or "" for tag in row.tags or ()},
+        status=row.status[:_MAX_STATUS_CHARS] if isinstance(row.status, str) else "",
+        keep_days=_parse_days(strategy.get("keep_days") if isinstance(strategy, dict) else None),
     )
+
+
+def _parse_days(value: object) -> int | None:
+    """A number, or a text with one; the vendor's samples have `7`, `"7"` and `"7,"`."""
+    text = value.strip(" ,") if isinstance(value, str) else str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdecimal() and len(text) <= 4):
+        return None
+    return days if 1 <= (days := int(text)) <= _MAX_KEEP_DAYS else None

@@ -1,15 +1,21 @@
 """The cloud's API: backups and instances of a project, and the login, with retries."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import httpx
 
 from exporter.cloud.answers import InstancePage, parse_instance_page, parse_page
+from exporter.cloud.restore_answers import (
+    FullBackupPage,
+    parse_full_backups,
+    parse_restore_times,
+)
 from exporter.credentials.http_auth import CloudAuth, SigningAuth
 from exporter.credentials.signing import build_query
 from exporter.errors import BadResponseError
-from exporter.models import Instance, Page
+from exporter.models import Instance, Page, TimeRange
 from exporter.transport.failures import error_of
 from exporter.transport.limits import Query, RateLimiter
 from exporter.transport.retries import with_retries
@@ -20,6 +26,8 @@ T = TypeVar("T")
 
 LIST_BACKUPS = "list_backups"
 LIST_INSTANCES = "list_instances"
+SHOW_RESTORE_TIME = "show_restore_time"
+LIST_FULL_BACKUPS = "list_full_backups"
 
 # The body of a GET; that it is given spares httpx a second copy of the headers.
 _NOTHING = httpx.ByteStream(b"")
@@ -70,6 +78,26 @@ class ProjectClient:
         parameters = [("limit", "100"), ("offset", str(offset))]
         return await self._get(LIST_INSTANCES, path, parameters, query, parse_instance_page)
 
+    async def fetch_restore_times(self, instance: Instance, *, query: Query) -> list[TimeRange]:
+        """The ranges of moments that the instance can be restored to, all there are.
+
+        Asked without any time: docs/decisions.md says why.
+        """
+        path = f"/v3/{self._project_id}/instances/{instance.id}/restore-time"
+        parse = partial(parse_restore_times, now=self._wire.clock())
+        return await self._get(SHOW_RESTORE_TIME, path, [], query, parse)
+
+    async def fetch_full_backups(
+        self, *, instance_id: str, offset: int, query: Query
+    ) -> FullBackupPage:
+        """One page of 100 of the full backups of an instance, or of the project with `""`."""
+        parameters = [("limit", "100"), ("offset", str(offset))]
+        if instance_id:
+            parameters.insert(0, ("instance_id", instance_id))
+        path = f"/v3/{self._project_id}/backups"
+        parse = partial(parse_full_backups, now=self._wire.clock())
+        return await self._get(LIST_FULL_BACKUPS, path, parameters, query, parse)
+
     async def _get(
         self,
         operation: str,
@@ -79,7 +107,9 @@ class ProjectClient:
         parse: Callable[[bytes], T],
     ) -> T:
         """What `parse` makes of a 200, retried as configured. Raises ApiError, DeadlineError."""
-        url = f"{self._endpoint}{path}?{build_query(parameters)}"
+        url = f"{self._endpoint}{path}"
+        if parameters:
+            url += f"?{build_query(parameters)}"
         extensions = {
             "query": query,
             "limiter": self.limiter,

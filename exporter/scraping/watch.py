@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from operator import is_
 
 from exporter.backups.sync import InstanceSync
+from exporter.cloud.answers import FoundInstance
 from exporter.cloud.discovery import Discovery
 from exporter.config.schema import Config
 from exporter.errors import Reason
@@ -158,15 +159,23 @@ class Watches:
         for settings in project.config.instances:
             configured.add(settings.id)
             instance = self._config.instance(project.config, settings)
-            if found is not None and not instance.name:
-                listed = found.instances.get(instance.id)
-                instance = replace(instance, name=listed.name if listed is not None else "")
-            yield instance
-        for discovered in found.monitored.values() if found is not None else ():
-            if discovered.id not in configured:
-                yield self._config.discovered_instance(
-                    project.config, discovered.id, discovered.name
-                )
+            listed = found.instances.get(instance.id) if found is not None else None
+            yield _as_listed(instance, listed) if listed is not None else instance
+        for listed in found.monitored.values() if found is not None else ():
+            if listed.id not in configured:
+                instance = self._config.discovered_instance(project.config, listed.id, listed.name)
+                yield _as_listed(instance, listed)
 
     def _is_ours(self, key: InstanceKey) -> bool:
         return self._total_shards == 1 or shard_of(key, self._total_shards) == self._shard
+
+
+def _as_listed(instance: Instance, listed: FoundInstance) -> Instance:
+    """With what the project's listing tells of it."""
+    days = listed.keep_days
+    return replace(
+        instance,
+        name=instance.name or listed.name,
+        status=listed.status,
+        retention_seconds=days * 86_400.0 if days is not None else None,
+    )

@@ -353,7 +353,7 @@ def test_instances_are_read_with_name_and_tags() -> None:
     page = parse_instance_page(json.dumps(body).encode())
     assert page.total_count == 3
     assert page.instances == [
-        FoundInstance("a", "orders", {"env": "prod", "bare": "", "": ""}),
+        FoundInstance("a", "orders", {"env": "prod", "bare": "", "": ""}, status="normal"),
         FoundInstance("b", "", {}),
         FoundInstance("c", "", {}),
     ]
@@ -415,3 +415,55 @@ def test_a_token_without_its_facts_makes_no_sense(answer: httpx.Response) -> Non
     with pytest.raises(BadResponseError, match=r"^IAM's answer ") as caught:
         parse_token(answer)
     assert caught.value.status == (None if "X-Subject-Token" in answer.headers else 201)
+
+
+@pytest.mark.parametrize(
+    ("keep_days", "expected"),
+    [
+        (7, 7),
+        ("7", 7),
+        ("7,", 7),  # as in one of the vendor's samples
+        (1, 1),
+        (3_660, 3_660),
+        (0, None),
+        (3_661, None),
+        (-7, None),
+        (7.5, None),
+        (True, None),
+        ("", None),
+        ("a week", None),
+        ("\u0667", None),
+        (10**400, None),
+        (None, None),
+        ([7], None),
+    ],
+)
+def test_the_retention_of_an_instance_is_known_or_absent(
+    keep_days: object, expected: int | None
+) -> None:
+    row = {"id": "a", "backup_strategy": {"keep_days": keep_days}}
+    (found,) = parse_instance_page(json.dumps({"instances": [row]}).encode()).instances
+    assert found.keep_days == expected
+
+
+@pytest.mark.parametrize("strategy", [None, [], "16:00-17:00", {}, {"start_time": "16:00-17:00"}])
+def test_a_strategy_that_makes_no_sense_is_no_error(strategy: object) -> None:
+    row = {"id": "a", "backup_strategy": strategy}
+    (found,) = parse_instance_page(json.dumps({"instances": [row]}).encode()).instances
+    assert found.keep_days is None
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("normal", "normal"),
+        ("STORAGE FULL", "STORAGE FULL"),
+        (None, ""),
+        (5, ""),
+        ("x" * 99, "x" * 64),
+    ],
+)
+def test_the_status_of_an_instance_is_kept_as_it_is_told(status: object, expected: str) -> None:
+    row = {"id": "a", "status": status}
+    (found,) = parse_instance_page(json.dumps({"instances": [row]}).encode()).instances
+    assert found.status == expected

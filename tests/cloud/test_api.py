@@ -10,7 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.cloud.api import LIST_BACKUPS, ProjectClient
+from exporter.cloud.api import (
+    LIST_BACKUPS,
+    LIST_FULL_BACKUPS,
+    SHOW_RESTORE_TIME,
+    ProjectClient,
+)
 from exporter.config.schema import ApiConfig
 from exporter.errors import (
     ApiError,
@@ -78,6 +83,37 @@ async def test_instances_are_asked_for_a_hundred_at_a_time(clock: Clock) -> None
     assert str(api.requests[0].url) == (
         f"https://gaussdb.example:8443/v3.1/{PROJECT}/instances?limit=100&offset=200"
     )
+
+
+async def test_the_restore_window_is_asked_for_without_any_time(clock: Clock) -> None:
+    api = Api(answers(ok(b'{"restore_times": []}')))
+    assert await api.client.fetch_restore_times(INSTANCE, query=api.query) == []
+    assert str(api.requests[0].url) == (
+        f"https://gaussdb.example:8443/v3/{PROJECT}/instances/{INSTANCE.id}/restore-time"
+    )
+    assert [operation for operation, _ in api.observed] == [SHOW_RESTORE_TIME]
+
+
+@pytest.mark.parametrize(
+    ("instance_id", "asked"), [("", ""), ("db-1", "instance_id=db-1&")], ids=["project", "instance"]
+)
+async def test_full_backups_are_asked_for_a_hundred_at_a_time(
+    clock: Clock, instance_id: str, asked: str
+) -> None:
+    api = Api(answers(ok()))
+    page = await api.client.fetch_full_backups(instance_id=instance_id, offset=99, query=api.query)
+    assert (list(page.rows), page.total_count) == ([], 0)
+    assert str(api.requests[0].url) == (
+        f"https://gaussdb.example:8443/v3/{PROJECT}/backups?{asked}limit=100&offset=99"
+    )
+    assert [operation for operation, _ in api.observed] == [LIST_FULL_BACKUPS]
+
+
+async def test_a_signature_needs_no_query(clock: Clock) -> None:
+    api = Api(answers(ok(b'{"restore_times": []}')), auth=signing_auth(clock))
+    await api.client.fetch_restore_times(INSTANCE, query=api.query)
+    assert api.requests[0].headers["Authorization"].startswith("SDK-HMAC-SHA256 Access=AKEXAMPLE,")
+    assert "?" not in str(api.requests[0].url)
 
 
 async def test_a_signed_request_sends_the_query_that_was_signed(clock: Clock) -> None:

@@ -79,3 +79,28 @@ async def test_half_a_surrogate_pair_in_a_name_spoils_nothing(clock: Clock) -> N
         published = await samples(exporter)
     assert published.by_instance("scrape_success") == {instance_id(0): 1.0, instance_id(1): 1.0}
     assert published.of("instance_info", instance_id(0), instance_name="orders-\ufffd") == 1.0
+
+
+async def test_status_and_retention_are_known_of_configured_instances_too(clock: Clock) -> None:
+    simulator = make_fleet(clock, "orders", "billing")
+    simulator.instance(instance_id(0)).status = "FROZEN"
+    simulator.instance(instance_id(0)).keep_days = 30
+    config = make_config(
+        projects=[
+            make_project_settings(
+                {"id": instance_id(0), "name": "own name"},
+                "0000-not-in-the-listing",
+                discovery={"enabled": True},
+            )
+        ]
+    )
+    async with running_exporter(simulator, config) as exporter:
+        results = (await exporter.scraper.scrape(10)).results
+    assert [
+        (each.instance.name, each.instance.status, each.instance.retention_seconds)
+        for each in results
+    ] == [
+        ("own name", "FROZEN", 30 * 86_400.0),
+        ("", "", None),
+        ("billing", "normal", 7 * 86_400.0),
+    ]
