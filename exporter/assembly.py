@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -25,7 +25,7 @@ from exporter.reporting.redaction import SecretRegistry
 from exporter.scraping.project import Project
 from exporter.scraping.scraper import Scraper
 from exporter.transport.limits import Jitter
-from exporter.transport.wire import Wire, connect, ssl_context
+from exporter.transport.wire import Wire, connect
 
 log = structlog.get_logger(__name__)
 
@@ -210,21 +210,3 @@ def _certificate_problems(config: ApiConfig) -> Iterator[None]:
     except OSError as exc:  # what TLS refuses is one too
         reason = exc.strerror or str(exc)
         raise ConfigError([f"api.ca_file: cannot use {config.ca_file}: {reason}"]) from exc
-
-
-def check_certificates(config: ApiConfig) -> None:
-    """ConfigError where the certificates to trust cannot be used."""
-    with _certificate_problems(config):
-        ssl_context(config)
-
-
-def missing_secrets(config: Config) -> Sequence[str]:
-    """What the configuration refers to and is not there now; it may come before it is needed."""
-    missing = []
-    for i, project in enumerate(config.projects):
-        auth = project.auth
-        for name in ("password_file", "secret_key_file", "token_file"):
-            path = getattr(auth, name, None)
-            if path is not None and not path.is_file():
-                missing.append(f"projects[{i}].auth.{name}: there is no file {path}")
-    return missing

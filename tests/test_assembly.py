@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from exporter.assembly import Exporter, missing_secrets
+from exporter.assembly import Exporter
 from exporter.config.schema import Config
 from exporter.credentials.ways_in import Accounts
 from exporter.errors import ConfigError
@@ -499,23 +499,3 @@ async def test_shards_together_serve_each_instance_once(clock: Clock) -> None:
         served.extend(instance.id for instance in exporter.scraper.instances)
         await exporter.aclose()
     assert sorted(served) == sorted(f"instance-{number}" for number in range(30))
-
-
-# Secrets that are not there --------------------------------------------------------------------
-
-
-def test_secret_files_that_are_not_there_are_all_told(tmp_path: Path) -> None:
-    present = in_files(tmp_path)
-    (tmp_path / "token").unlink()
-    (tmp_path / "password").unlink()
-    config = make_config(
-        projects=[
-            make_project_settings(ORDERS, id=f"project-{number}", auth=auth)
-            for number, auth in enumerate([*present.values(), AUTH["aksk"], {"type": "env"}])
-        ],
-        folder=tmp_path,
-    )
-    assert list(missing_secrets(config)) == [
-        f"projects[0].auth.password_file: there is no file {tmp_path / 'password'}",
-        f"projects[2].auth.token_file: there is no file {tmp_path / 'token'}",
-    ]

@@ -22,6 +22,7 @@ FLOORS: dict[str, int] = {
     "__main__": 11,
     "cli": 10,
     "demo": 10,
+    "flags": 10,
     "web": 9,
     "assembly": 8,
     "scraping": 7,
@@ -40,7 +41,7 @@ FLOORS: dict[str, int] = {
     "": 0,  # the package itself: its version
 }
 # Rooms on one floor that may use each other, one way.
-NEIGHBOURS = {("__main__", "cli"), ("cli", "demo"), ("reporting", "errors")}
+NEIGHBOURS = {("__main__", "cli"), ("cli", "demo"), ("cli", "flags"), ("reporting", "errors")}
 # Who may start the simulated cloud; it is loaded by `--demo` alone, tests/test_demo.py.
 HOSTS = {"demo"}
 
@@ -95,7 +96,7 @@ BORDERS = {
     },
     "uvicorn": {"web.connection", "web.server"},
     "uvloop": {"cli"},
-    "yaml": {"config.yaml_text"},
+    "yaml": {"config.document", "config.yaml_mistakes", "config.yaml_text"},
 }
 # What speaks HTTP; these rooms know nothing of it.
 HTTP = {"aiohttp", "httpx", "httpx_aiohttp", "starlette", "uvicorn", "http", "urllib3"}

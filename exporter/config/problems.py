@@ -1,17 +1,17 @@
 """What is wrong with a configuration, in words for the person who wrote it."""
 
-import re
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.config.schema import AUTH_TYPES, Config
+from exporter.config.document import KeyPath, Problem, write_path
+from exporter.config.names import nearest
+from exporter.config.schema import AUTH_TYPES, Config, Section
+from exporter.config.yaml_mistakes import lumped_key
 
-KeyPath = tuple[str | int, ...]
-Problem = tuple[KeyPath, str]
 _MESSAGES = {
     "missing": "is required",
     "string_type": "must be text; put it in quotes if it looks like a number or a truth value",
@@ -24,41 +24,6 @@ _MESSAGES = {
 }
 
 
-def key_text(key: object) -> str:
-    if isinstance(key, str):
-        return key
-    if isinstance(key, (int, float)) and not isinstance(key, bool):
-        return str(key) if abs(key) < 1e15 else "number"
-    return "null" if key is None else str(key).lower()
-
-
-def place_of(tree: Any, path: KeyPath) -> list[int]:
-    """Sorts problems by where they are in the text."""
-    place = []
-    for part in path:
-        if isinstance(tree, dict):
-            keys = list(tree)
-            place.append(keys.index(str(part)) if part in tree else len(keys))
-            tree = tree.get(part)
-        elif isinstance(tree, list) and isinstance(part, int):
-            place.append(part)
-            tree = tree[part] if part < len(tree) else None
-    return place
-
-
-def write_path(path: KeyPath) -> str:
-    """A path as people write it: projects[1].region."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            # A key of another form may be a secret without its key before it.
-            shown = part if re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", part) else "(not shown)"
-            text += f".{shown}" if text else shown
-    return text
-
-
 def describe_validation(error: ValidationError) -> Iterator[Problem]:
     for details in error.errors(include_url=False):
         path, auth_type = details["loc"], None
@@ -69,25 +34,50 @@ def describe_validation(error: ValidationError) -> Iterator[Problem]:
 
 
 def _describe_one(details: ErrorDetails, path: KeyPath, auth_type: str | int | None) -> Problem:
+    given = details["input"]
     if details["type"] == "union_tag_invalid":
-        return (*path, "type"), f"must be one of {', '.join(AUTH_TYPES)}"
-    if details["type"] != "extra_forbidden":
-        return path, _MESSAGES.get(details["type"], details["msg"])
+        meant = _meant(given.get("type") if isinstance(given, dict) else None, AUTH_TYPES)
+        return Problem((*path, "type"), f"must be one of {', '.join(AUTH_TYPES)}{meant}")
+    if details["type"] == "extra_forbidden":
+        return _describe_unknown(path, auth_type, given)
+    message = _MESSAGES.get(details["type"], details["msg"])
+    if message == "must be a mapping" and isinstance(given, str):
+        if (key := lumped_key(given, ALL_KEYS)) is not None:
+            message += f": a space is missing after '{key}:'"
+    elif message == "must be a list":
+        message += ": begin each of its entries with '- '"
+    return Problem(path, message)
+
+
+def _describe_unknown(path: KeyPath, auth_type: str | int | None, given: object) -> Problem:
     where = f" for auth type {auth_type}" if auth_type else " here"
-    allowed = f"allowed{where}: {', '.join(_keys_at(Config, path[:-1], auth_type))}"
-    if details["input"] is None:
+    keys = keys_at(path[:-1], auth_type)
+    allowed = f"allowed{where}: {', '.join(keys)}"
+    name = str(path[-1])
+    if given is None:
         # `{type: password, hunter2}`: a value whose key is missing looks like a key.
-        return path[:-1], f"unknown key without a value (it is not shown); {allowed}"
-    return path, f"unknown key; {allowed}"
+        problem = f"unknown key without a value (it is not shown); {allowed}"
+        if (key := lumped_key(name, ALL_KEYS)) is not None:
+            problem = f"a space is missing after '{key}:'"
+        return Problem(path[:-1], problem, at=path)
+    meant = _meant(name, keys)
+    if not meant and (homes := homes_of(name)):
+        meant = f"; it belongs to {' or '.join(homes)}"
+    return Problem(path, f"unknown key; {allowed}{meant}")
 
 
-def _keys_at(model: type[BaseModel], path: KeyPath, auth_type: object) -> list[str]:
-    """The keys that are allowed at a path, for the message about one that is not."""
-    current: type[BaseModel] = model
+def _meant(name: object, allowed: tuple[str, ...]) -> str:
+    near = nearest(name, allowed) if isinstance(name, str) else None
+    return f"; did you mean {near}?" if near is not None else ""
+
+
+def keys_at(path: KeyPath, auth_type: object = None) -> tuple[str, ...]:
+    """The keys that are allowed at a path."""
+    current: type[Section] = Config
     for part in path:
         if isinstance(part, int):
             continue
-        choices = list(_models_in(current.model_fields[part].annotation))
+        choices = sections_in(current.model_fields[part].annotation)
         current = next(
             (
                 choice
@@ -97,12 +87,33 @@ def _keys_at(model: type[BaseModel], path: KeyPath, auth_type: object) -> list[s
             ),
             choices[0],
         )
-    return list(current.model_fields)
+    return tuple(current.model_fields)
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, UnionType, Annotated, list):
-        for argument in get_args(annotation):
-            yield from _models_in(argument)
+def sections_in(annotation: Any) -> tuple[type[Section], ...]:
+    """The sections that a key of this type may hold; none for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return (annotation,)
+    if get_origin(annotation) in (Union, UnionType, Annotated, list):
+        return tuple(model for argument in get_args(annotation) for model in sections_in(argument))
+    return ()
+
+
+def _walk(section: type[Section], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Each key of the configuration with the path of its section."""
+    for name, field in section.model_fields.items():
+        yield path, name
+        for inner in sections_in(field.annotation):
+            yield from _walk(inner, (*path, name))
+
+
+_HOMES: dict[str, dict[str, None]] = {}
+for _path, _name in _walk(Config, ()):
+    _HOMES.setdefault(_name, {})[write_path(_path)] = None
+ALL_KEYS = frozenset(_HOMES)
+"""Every name that a configuration may hold: what a message may show."""
+
+
+def homes_of(key: str) -> tuple[str, ...]:
+    """The sections that know a key: what to say of one that is in the wrong place."""
+    return tuple(home or "the top" for home in _HOMES.get(key, ()))

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exporter.config.problems import KeyPath, Problem, write_path
+from exporter.config.document import KeyPath, Problem, write_path
+from exporter.config.names import nearest
 from exporter.config.regions import KNOWN_REGIONS, default_endpoint, default_iam_endpoint
 from exporter.config.scalars import ID_PATTERN
 from exporter.config.schema import ONE_OF
@@ -31,13 +32,13 @@ def _check_project(project: Mapping[str, Any], path: KeyPath) -> Iterator[Proble
         given = [name for name in ONE_OF[auth_type] if auth.get(name) is not None]
         if len(given) != 1:
             either = " and ".join(ONE_OF[auth_type])
-            yield auth_path, f"needs one of {either}" + (", not both" if given else "")
+            yield Problem(auth_path, f"needs one of {either}" + (", not both" if given else ""))
     instances, discovery = project.get("instances"), project.get("discovery")
     if instances is None or instances == []:
         if discovery is None:
-            yield path, "needs instances, discovery, or both"
+            yield Problem(path, "needs instances, discovery, or both")
         elif isinstance(discovery, dict) and discovery.get("enabled") in (False, "false"):
-            yield path, "needs instances: discovery is not enabled"
+            yield Problem(path, "needs instances: discovery is not enabled")
     if isinstance(instances, list):
         yield from _check_repeated(instances, (*path, "instances"), "instance")
 
@@ -55,14 +56,16 @@ def _check_endpoints(
         missing.append("iam_endpoint")
     if not missing:
         return
-    wanted, known = " and ".join(missing), ", ".join(KNOWN_REGIONS)
+    wanted, known, meant = " and ".join(missing), ", ".join(KNOWN_REGIONS), ""
     if not region:
         problem = f"is required, unless {wanted} {'is' if len(missing) == 1 else 'are'} set"
     else:
         # Whatever else stands here might be a secret.
         shown = f" for {region}" if _REGION_SHAPE.fullmatch(region) else ""
+        near = nearest(region, KNOWN_REGIONS, cutoff=0.85)
+        meant = f"; did you mean {near}?" if near is not None else ""
         problem = f"no default is known{shown}: set {wanted}"
-    yield (*path, "region"), f"{problem} (regions with a default: {known})"
+    yield Problem((*path, "region"), f"{problem} (regions with a default: {known}){meant}")
 
 
 def _check_repeated(items: list[Any], path: KeyPath, what: str) -> Iterator[Problem]:
@@ -72,5 +75,5 @@ def _check_repeated(items: list[Any], path: KeyPath, what: str) -> Iterator[Prob
         if isinstance(id_, str) and ID_PATTERN.fullmatch(id_):
             if id_ in first:
                 earlier = write_path((*path, first[id_]))
-                yield (*path, i), f"{what} {id_} is listed twice, first as {earlier}"
+                yield Problem((*path, i), f"{what} {id_} is listed twice, first as {earlier}")
             first.setdefault(id_, i)

@@ -26,6 +26,7 @@ from exporter.config.scalars import (
     HeaderSecret,
     Id,
     Lookback,
+    Name,
     Secret,
     StaleAfter,
     Text,
@@ -96,8 +97,8 @@ class ScrapeConfig(Section):
 
 class PasswordAuth(Section):
     type: Literal["password"]
-    domain: Text
-    username: Text
+    domain: Name
+    username: Name
     password: Secret | None = None
     password_file: FilePath | None = None
 

@@ -1,12 +1,13 @@
 """Reads one YAML document strictly, for every file that a person writes for this program."""
 
-import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import yaml
 
+from exporter.config.document import Document, Place, place_of_node, write_path, write_problem
+from exporter.config.files import MAX_TEXT_BYTES, TOO_LARGE
+from exporter.config.yaml_mistakes import explain, odd_space_in
 from exporter.errors import ConfigError
 
 if yaml.__with_libyaml__:
@@ -15,20 +16,12 @@ if yaml.__with_libyaml__:
 else:  # pragma: no cover - wheels of PyYAML carry libyaml; this is for those who build it without
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
-MAX_TEXT_BYTES = 1024 * 1024
 MAX_DEPTH = 100
 MAX_NODES = 1_000_000  # after aliases are written out; plain text of 1 MiB holds half as many
 
 _STRING_TAGS = ("!", "tag:yaml.org,2002:str")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _SURPRISING_TAGS = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
-
-
-class _Mark(Protocol):
-    """A place in the text: libyaml and the Python parser have a class each."""
-
-    line: int
-    column: int
 
 
 class _Loader(_SafeLoader):
@@ -41,37 +34,49 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def load_yaml(text: str) -> object:
-    """The document in `text` as dicts, lists and scalars; None if there is none.
+def load_yaml(text: str, name: str, *, keys: Collection[str] = ()) -> Document:
+    """The document in `text`, the file `name`'s; its value is None if there is none.
 
-    Raises ConfigError, each problem with its line and column: text that is no YAML, more than one
+    Raises ConfigError, each problem with file, line and column: text that is no YAML, more than one
     document, keys that are there twice, tags other than `!!str`, text over 1 MiB, nesting or
-    aliases without end. A message never quotes a value: it might be a secret.
+    aliases without end. A message never quotes a value, for it might be a secret, and of names
+    only those in `keys`.
     """
     if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
-        raise ConfigError(["the file is larger than 1 MiB: split it, or discover the instances"])
+        raise ConfigError([write_problem(name, None, TOO_LARGE)])
     try:
         _check_shape(text)
         loader = _Loader(text)
         try:
-            document = loader.get_single_node()
-            if document is None:
-                return None
-            problems = list(_duplicate_keys(loader, document))
+            root = loader.get_single_node()
+            if root is None:
+                return Document(name, None)
+            problems = sorted(_find_oddities(loader, root))
             if problems:
-                raise ConfigError(problems)
-            loaded: object = loader.construct_document(document)
-            return loaded
+                raise ConfigError([write_problem(name, *problem) for problem in problems])
+            return Document(name, loader.construct_document(root), root)
         finally:
             loader.dispose()
+    except _ShapeError as exc:
+        raise ConfigError([write_problem(name, exc.place, exc.problem)]) from None
     except yaml.MarkedYAMLError as exc:
-        raise ConfigError([describe_validation(exc)]) from None
+        raise ConfigError([write_problem(name, *explain(text, exc, keys))]) from None
     except (yaml.YAMLError, ValueError) as exc:
         # Characters that YAML does not have, or a number that Python does not.
         problem = (
             str(exc).splitlines()[0] if isinstance(exc, yaml.YAMLError) else "unreadable value"
         )
-        raise ConfigError([f"not readable as YAML: {problem}"]) from None
+        raise ConfigError([write_problem(name, None, f"not readable as YAML: {problem}")]) from None
+
+
+class _ShapeError(Exception):
+    """What must not be built."""
+
+    def __init__(self, event: yaml.Event, problem: str) -> None:
+        super().__init__(problem)
+        assert event.start_mark is not None
+        self.place = event.start_mark.line + 1, event.start_mark.column + 1
+        self.problem = problem
 
 
 @dataclass(slots=True)
@@ -96,20 +101,17 @@ def _check_shape(text: str) -> None:
             # The parser refuses neither an alias inside its own anchor nor one without an anchor.
             aliased = anchors.get(event.anchor or "")
             if aliased is None:
-                raise ConfigError(
-                    [
-                        f"{place_of(event.start_mark)}: an alias without a finished anchor;"
-                        " put a value that begins with '*' in quotes"
-                    ]
+                raise _ShapeError(
+                    event,
+                    "an alias without a finished anchor;"
+                    " put a value that begins with '*' in quotes",
                 )
             _grow(branches, nodes=aliased.nodes, height=aliased.height, event=event)
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             if event.tag is not None and event.tag not in _STRING_TAGS:
-                raise ConfigError(
-                    [
-                        f"{place_of(event.start_mark)}: tags are not supported;"
-                        " put a value that begins with '!' in quotes"
-                    ]
+                raise _ShapeError(
+                    event,
+                    "tags are not supported; put a value that begins with '!' in quotes",
                 )
             _grow(branches, nodes=1, height=1, event=event)
             branch = _Branch(event.anchor)
@@ -130,14 +132,13 @@ def _grow(branches: list[_Branch], *, nodes: int, height: int, event: yaml.Event
     innermost.nodes += nodes
     innermost.height = max(innermost.height, height + 1)
     if len(branches) + height > MAX_DEPTH:
-        raise ConfigError([f"{place_of(event.start_mark)}: nested over {MAX_DEPTH} levels deep"])
+        raise _ShapeError(event, f"nested over {MAX_DEPTH} levels deep")
     if innermost.nodes > MAX_NODES:
-        raise ConfigError(
-            [f"{place_of(event.start_mark)}: aliases grow to over {MAX_NODES} values"]
-        )
+        raise _ShapeError(event, f"aliases grow to over {MAX_NODES} values")
 
 
-def _duplicate_keys(loader: _Loader, document: yaml.Node) -> Iterator[str]:
+def _find_oddities(loader: _Loader, document: yaml.Node) -> Iterator[tuple[Place, str]]:
+    """Keys that are there twice, and characters that only look like spaces."""
     seen: set[int] = set()
     waiting = [document]
     while waiting:
@@ -145,44 +146,28 @@ def _duplicate_keys(loader: _Loader, document: yaml.Node) -> Iterator[str]:
         if id(node) in seen:  # another alias led here
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting.extend(reversed(node.value))
+        if isinstance(node, yaml.ScalarNode):
+            # In quotes it is meant.
+            if not node.style and (odd := odd_space_in(node.value)) is not None:
+                yield place_of_node(node), f"there is {odd}: type a plain space in its place"
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
         elif isinstance(node, yaml.MappingNode):
-            waiting.extend(value for _, value in reversed(node.value))
-            first: dict[Hashable, _Mark | None] = {}
-            for key_node, _ in node.value:
-                if not isinstance(key_node, yaml.ScalarNode):
-                    continue  # refused when it is built
-                key = (
-                    key_node.value
-                    if key_node.tag == _MERGE_TAG
-                    else loader.construct_object(key_node)
-                )
-                if key in first:
-                    yield (
-                        f"{place_of(key_node.start_mark)}: {key_node.value[:64]!r} is there twice"
-                        f" (first on {place_of(first[key])})"
-                    )
-                else:
-                    first[key] = key_node.start_mark
+            waiting.extend(part for pair in node.value for part in pair)
+            yield from _duplicate_keys(loader, node)
 
 
-def describe_validation(error: yaml.MarkedYAMLError) -> str:
-    # PyYAML quotes names of the text (tags, anchors): a password may look like one.
-    problem = re.sub(r"'[^'<]{2,}'", "'...'", error.problem or "not YAML")
-    context = f"{error.context}: " if error.context else ""
-    place = place_of(error.problem_mark or error.context_mark)
-    hint = ""
-    if "cannot start any token" in problem:
-        hint = "; indent with spaces, and put a value that begins with @, ` or % in quotes"
-    elif "mapping values are not allowed" in problem:
-        hint = "; check the indentation, and put a value that holds ': ' in quotes"
-    elif "another document" in problem:
-        hint = "; remove the line '---'"
-    return f"{place}: {context}{problem}{hint}"
-
-
-def place_of(mark: _Mark | None) -> str:
-    if mark is None:
-        return "line unknown"
-    return f"line {mark.line + 1}, column {mark.column + 1}"
+def _duplicate_keys(loader: _Loader, mapping: yaml.MappingNode) -> Iterator[tuple[Place, str]]:
+    first: dict[Hashable, Place] = {}
+    for node, _ in mapping.value:
+        if not isinstance(node, yaml.ScalarNode):
+            continue  # refused when it is built
+        key = node.value if node.tag == _MERGE_TAG else loader.construct_object(node)
+        if key in first:
+            line, column = first[key]
+            yield (
+                place_of_node(node),
+                f"{write_path((node.value,))} is there twice (first on line {line},"
+                f" column {column})",
+            )
+        first.setdefault(key, place_of_node(node))

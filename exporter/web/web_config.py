@@ -24,7 +24,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from exporter.config.yaml_text import MAX_TEXT_BYTES, load_yaml
+from exporter.config.files import MAX_TEXT_BYTES
+from exporter.config.yaml_text import load_yaml
 from exporter.errors import ConfigError
 
 # Above this a single password check takes longer than a scrape may.
@@ -241,7 +242,7 @@ class WebConfig(_Section):
 
 def parse_web_config(text: str) -> WebConfig:
     """The configuration in `text`; raises ConfigError with every problem and its path."""
-    document = load_yaml(text)
+    document = load_yaml(text, "line").value
     if document is None:
         return WebConfig()
     if not isinstance(document, dict):

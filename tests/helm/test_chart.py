@@ -22,7 +22,6 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 
 import exporter
-from exporter.cli import parse_arguments
 from exporter.config.durations import parse_duration
 from exporter.config.schema import (
     AkskAuth,
@@ -38,6 +37,7 @@ from exporter.config.schema import (
     ScrapeConfig,
     StaticTokenAuth,
 )
+from exporter.flags import parse_arguments
 from exporter.web.web_config import parse_web_config
 from tests.support.certificates import Authority
 from tests.support.paths import ROOT
