@@ -5,7 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import structlog
@@ -21,6 +21,7 @@ from exporter.credentials.metadata import create_metadata_client
 from exporter.credentials.ways_in import Accounts, build_auth
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
+from exporter.models import ConfigurationState
 from exporter.reporting.redaction import SecretRegistry
 from exporter.scraping.project import Project
 from exporter.scraping.scraper import Scraper
@@ -71,6 +72,7 @@ class Exporter:
         self._retiring: dict[asyncio.Task[None], Assembly] = {}
         self._reloading = asyncio.Lock()
         self.stopping = False
+        self.configuration: ConfigurationState | None = None  # None before the first is in force
 
     @property
     def scraper(self) -> Scraper:
@@ -87,11 +89,16 @@ class Exporter:
             try:
                 config = await asyncio.to_thread(self._load)
                 assembly = self._assemble(config)
-            except ConfigError:
+            except ConfigError as exc:
                 self.own.config_loaded(False)
+                if self.configuration is not None:
+                    self.configuration = replace(
+                        self.configuration, refused_at=self.clock(), problems=exc.problems
+                    )
                 raise
             previous, self._assembly = self._assembly, assembly
             self.own.config_loaded(True)
+            self.configuration = ConfigurationState(loaded_at=self.clock())
             if previous is not None:
                 task = asyncio.create_task(
                     self._retire(previous, assembly, frozenset(self._retiring))

@@ -197,7 +197,12 @@ async def serve_exporter(exporter: Exporter, options: argparse.Namespace) -> Non
         scheme = "https" if web_config is not None and web_config.tls_context else "http"
         for line in describe_demo(f"{scheme}://{host}:{port}", options.telemetry_path):
             print(line, file=sys.stderr)  # noqa: T201 - tells a person where to look
+    # No Prometheus need come before the demo's page shows something.
+    seconds = exporter.scraper.config.scrape.timeout
+    first = asyncio.create_task(exporter.scraper.scrape(seconds)) if options.demo else None
     await serve(app, sockets=sockets, web_config=web_config, on_reload=reload, stopping=stop)
+    if first is not None:
+        first.cancel()
 
 
 async def scrape_once(exporter: Exporter) -> int:

@@ -83,6 +83,9 @@ class Reading:
     latest_size_kilobytes: float | None = None
     oldest_end: float | None = None
     max_interval_seconds: float | None = None
+    # The latest end before the lookback, as far as it is known: where an interval that reaches into
+    # it began.
+    previous_end: float | None = None
     # End times within the lookback, ascending: the picture of the window. Shared, never written to.
     ends: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
 
@@ -237,6 +240,21 @@ class InstanceResult:
     last_reading: Reading | None = None
     last_end: float | None = None
 
+    @classmethod
+    def unasked(cls, instance: Instance) -> "InstanceResult":
+        """Of an instance that no scrape has come to yet."""
+        return cls(
+            instance=instance,
+            reading=None,
+            failure=None,
+            duration_seconds=0.0,
+            api_requests=0,
+            api_errors=0,
+            api_requests_total=0,
+            api_errors_total={},
+            last_success=None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectResult:
@@ -268,3 +286,26 @@ class Snapshot:
     finished: float
     results: Sequence[InstanceResult]
     projects: Sequence[ProjectResult]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known now of every instance that is watched, for people.
+
+    Each result is the last one, of a scrape or a probe; an instance that was not asked yet has one
+    without a reading and without a failure.
+    """
+
+    results: Sequence[InstanceResult]
+    projects: Sequence[ProjectResult]
+    started: float | None = None  # of the last scrape; None before the first
+    finished: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationState:
+    """Which configuration is in force, and why a newer one is not."""
+
+    loaded_at: float
+    refused_at: float = 0.0  # meaningful where there are problems
+    problems: Sequence[str] = ()

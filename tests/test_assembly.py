@@ -11,6 +11,7 @@ from exporter.config.schema import Config
 from exporter.credentials.ways_in import Accounts
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
+from exporter.models import ConfigurationState
 from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import Fault, Simulator
 from tests.support.factories import (
@@ -35,7 +36,7 @@ from tests.support.factories import (
     samples,
 )
 from tests.support.faults import StreamingTransport
-from tests.support.virtual_time import Clock
+from tests.support.virtual_time import NOON, Clock
 
 
 def make_cloud(clock: Clock) -> Simulator:
@@ -386,8 +387,10 @@ async def test_a_broken_configuration_keeps_the_old_one(clock: Clock) -> None:
     published = await samples(exporter)
     assert published.of("exporter_config_last_reload_successful", "") == 0
     assert published.of("scrape_success") == 1
+    assert exporter.configuration == ConfigurationState(NOON, NOON, ("projects: is required",))
     load.config = make_config()
     await exporter.reload()
+    assert exporter.configuration == ConfigurationState(exporter.clock())
     assert (await samples(exporter)).of("exporter_config_last_reload_successful", "") == 1
     await exporter.aclose()
 

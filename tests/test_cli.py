@@ -474,6 +474,11 @@ def test_the_demo_runs_as_a_program_of_its_own(tmp_path: Path) -> None:
         )
         address = f"http://{found[1]}"
         assert f"Look at {address}/ (status page) and {address}/metrics" in log.read_text()
+        # Without a scrape from outside the page shows each instance's state.
+        eventually(
+            lambda: re.search(r"<h1[^>]*>4 of 6 instances need attention", get(f"{address}/")),
+            what="the verdict",
+        )
         scraped = parse_samples(get(f"{address}/metrics"))
         assert scraped.by_instance("scrape_success") == {
             instance.id: float(instance is not DEMO_FAILING) for instance in DEMO_INSTANCES

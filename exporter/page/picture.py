@@ -5,21 +5,21 @@ a backup's end that is longer than the instance's `stale_after`: the same thresh
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 
 from exporter.models import Instance, Reading
+from exporter.page.axis import Mark, build_axis
 from exporter.page.state import has_hole
-from exporter.page.words import format_count, format_duration, format_span, format_time
+from exporter.page.strokes import WIDTH, Scale, draw_bars, draw_grid, draw_runs, merge_ticks
+from exporter.page.words import format_clock, format_count, format_duration, format_span
 
-WIDTH = 720
-_TICK_WIDTH = 1.5
 # Few backups are given broad ticks: a thin one would be lost between two holes.
 _FEW_BACKUPS = 72
-_BROAD_TICK_WIDTH = 4.0
-# Narrower gaps cannot be seen at any usual size of the picture, and cost bytes.
-_MERGE_WIDTH = 0.8
+_TICK_WIDTH, _BROAD_TICK_WIDTH = 1.5, 4.0
+# More than these are no ticks any longer but one slab: bars tell how many they are.
+_MOST_TICKS = 360
 _HOLE_MIN_WIDTH = 3.0
 # The longest holes get a tooltip each; the rest one common stroke, which bounds a picture's size.
 _TITLED_HOLES = 12
@@ -33,109 +33,149 @@ class Stretch:
     x: float
     width: float
     text: str
+    is_open: bool = False  # a hole that no backup has ended
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What the template draws; the paths are SVG path data, strokes along a horizontal line."""
+    """What the template draws; the paths are SVG path data, all but `bars` along a line."""
 
-    ticks: str  # each backup's end
+    ticks: str  # each backup's end; or
+    bars: str  # an outline of how many ended when, where they are too many
     covered: str  # from backup to backup where there is no hole
     holes: Sequence[Stretch]  # the longest ones
     further_holes: str
-    before: Stretch | None  # a long empty beginning: a young instance, or a hole's end
+    before: Stretch | None  # a long empty beginning of a young instance
     unread: Stretch | None  # since the last scrape
+    grid: str
+    marks: Sequence[Mark]
     hole_texts: Sequence[str]
     hole_texts_left_out: int
+    longest_gap: str  # empty where a listed hole is the longest
     title: str
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Hole:
-    start: float
+    start: float  # as far as it is drawn
     end: float
     since: float  # where it really began, which may be before the window
     still_open: str = ""  # as of when, in words; empty for a hole that a backup has ended
 
     @property
-    def text(self) -> str:
-        long = format_duration(self.end - self.since)
+    def seconds(self) -> float:
+        return self.end - self.since
+
+    def describe(self, now: float) -> str:
+        long = format_duration(self.seconds)
         if self.still_open:
-            return f"since {format_time(self.since)} ({long} {self.still_open})"
-        return f"{format_span(self.since, self.end)} ({long})"
+            return f"since {format_clock(self.since, now)} ({long} {self.still_open})"
+        return f"{format_span(self.since, self.end, now)} ({long})"
 
 
 def build_picture(reading: Reading, instance: Instance, *, now: float) -> Picture:
     """The window of `reading` as of `now`, both in seconds since the epoch."""
-    window_start = now - instance.lookback_seconds
-    scale = WIDTH / instance.lookback_seconds
+    scale = Scale(now - instance.lookback_seconds, now)
     ends = reading.ends
-    first = bisect_left(ends, window_start)
+    first = bisect_left(ends, scale.start)
     tick = _BROAD_TICK_WIDTH if len(ends) - first <= _FEW_BACKUPS else _TICK_WIDTH
+    is_crowded = len(ends) - first > _MOST_TICKS
 
-    def place(start: float, end: float, text: str, min_width: float = 0.0) -> Stretch:
-        x = max((start - window_start) * scale, 0.0)
-        width = max((end - start) * scale, min_width)
-        x = min(x, WIDTH - min_width)
-        return Stretch(round(x, 1), round(min(width, WIDTH - x), 1), text)
+    looked_until, still_open, unread = now, "so far", None
+    if scale.width(now - reading.at) >= 1:
+        looked_until, still_open = reading.at, "at the last look"
+        text = f"not looked at since {format_clock(reading.at, now)}"
+        unread = _place(scale, max(reading.at, scale.start), now, text)
 
-    def place_hole(hole: _Hole, text: str, min_width: float) -> Stretch:
-        # The tick of the backup that a hole follows stays free.
-        return place(min(hole.start + tick / scale, hole.end), hole.end, text, min_width)
-
-    unread = None
-    looked_until, still_open = now, "so far"
-    if (now - reading.at) * scale >= 1:
-        looked_until, still_open = reading.at, "at the last scrape"
-        text = f"not looked at since the scrape of {format_time(reading.at)}"
-        unread = place(max(reading.at, window_start), now, text)
-
-    holes = list(_find_holes(reading, instance, window_start, looked_until, still_open))
-    before = None
-    if ends and ends[0] - window_start > instance.stale_after_seconds:
-        text = f"no backup in this window before {format_time(ends[0])}"
-        before = place(window_start, ends[0], text)
-
-    longest_first = sorted(holes, key=lambda hole: hole.since - hole.end)
+    holes = list(_find_holes(reading, instance, scale.start, looked_until, still_open))
+    longest_first = sorted(holes, key=lambda hole: -hole.seconds)
     titled, further = longest_first[:_TITLED_HOLES], longest_first[_TITLED_HOLES:]
     latest_first = sorted(holes, key=lambda hole: -hole.end)
-    stretches = [place_hole(h, f"hole: {h.text}", _HOLE_MIN_WIDTH) for h in titled]
+    stretches = [
+        _place_hole(scale, hole, tick, f"hole: {hole.describe(now)}", _HOLE_MIN_WIDTH)
+        for hole in titled
+    ]
     if reading.latest_end is None:
-        stretches = [place(window_start, looked_until, "no backup known")]
+        empty = _place(scale, scale.start, looked_until, "no backup known")
+        stretches = [replace(empty, is_open=True)]
+    further_stretches = [_place_hole(scale, hole, tick, "", 1.0) for hole in further]
+    listed = latest_first[:_LISTED_HOLES]
+    longest_gap = _describe_longest_gap(reading, longest_first)
+    marks = build_axis(scale.start, now)
     return Picture(
-        ticks=_draw(_merge_ticks(ends, first, window_start, scale, tick)),
-        covered=_draw(_find_covered(ends, first, holes, window_start, scale)),
+        ticks="" if is_crowded else draw_runs(merge_ticks(ends, first, scale, tick)),
+        bars=draw_bars(ends, first, scale) if is_crowded else "",
+        covered=draw_runs(_find_covered(ends, first, holes, scale)),
         holes=stretches,
-        further_holes=_draw(
-            (s.x, s.x + s.width) for s in (place_hole(h, "", 1.0) for h in further)
-        ),
-        before=before,
+        further_holes=draw_runs((each.x, each.x + each.width) for each in further_stretches),
+        before=_find_beginning(reading, instance, scale, now),
         unread=unread,
-        hole_texts=[hole.text for hole in latest_first[:_LISTED_HOLES]],
+        grid=draw_grid(mark.percent for mark in marks),
+        marks=marks,
+        hole_texts=[hole.describe(now) for hole in listed],
         hole_texts_left_out=max(len(holes) - _LISTED_HOLES, 0),
-        title=_build_title(reading, instance),
-        description=_build_description(reading, longest_first, instance),
+        longest_gap="" if longest_first[:1] and longest_first[0] in listed else longest_gap,
+        title=_build_title(reading, instance, longest_gap),
+        description=_build_description(reading, longest_first, instance, now),
     )
 
 
-def _build_title(reading: Reading, instance: Instance) -> str:
+def _place(scale: Scale, start: float, end: float, text: str, min_width: float = 0.0) -> Stretch:
+    x = min(max(scale.x(start), 0.0), WIDTH - min_width)
+    width = max(scale.width(end - start), min_width)
+    return Stretch(round(x, 1), round(min(width, WIDTH - x), 1), text)
+
+
+def _place_hole(scale: Scale, hole: _Hole, tick: float, text: str, min_width: float) -> Stretch:
+    # The tick of the backup that a hole follows stays free.
+    start = (
+        min(hole.start + scale.seconds(tick), hole.end)
+        if hole.start == hole.since
+        else (hole.start)
+    )
+    stretch = _place(scale, start, hole.end, text, min_width)
+    return replace(stretch, is_open=bool(hole.still_open))
+
+
+def _find_beginning(
+    reading: Reading, instance: Instance, scale: Scale, now: float
+) -> Stretch | None:
+    ends = reading.ends
+    if reading.previous_end is not None or not ends:
+        return None
+    if ends[0] - scale.start <= instance.stale_after_seconds:
+        return None
+    text = f"no backup in this window before {format_clock(ends[0], now)}"
+    return _place(scale, scale.start, ends[0], text)
+
+
+def _describe_longest_gap(reading: Reading, longest_first: Sequence[_Hole]) -> str:
+    """The longest interval; the longest hole where that is longer, be it open still."""
+    longest = reading.max_interval_seconds
+    if longest_first and (longest is None or longest_first[0].seconds > longest):
+        hole = longest_first[0]
+        return " ".join(filter(None, (format_duration(hole.seconds), hole.still_open)))
+    return format_duration(longest) if longest is not None else ""
+
+
+def _build_title(reading: Reading, instance: Instance, longest_gap: str) -> str:
     window = format_duration(instance.lookback_seconds)
     if reading.count is None:
         return f"the last {window}, not all of it listed yet"
     title = f"{format_count(reading.count, 'backup')} in {window}"
-    if reading.max_interval_seconds is None:
-        return title
-    return f"{title}, longest gap {format_duration(reading.max_interval_seconds)}"
+    return f"{title}, longest gap {longest_gap}" if longest_gap else title
 
 
-def _build_description(reading: Reading, longest_first: Sequence[_Hole], instance: Instance) -> str:
+def _build_description(
+    reading: Reading, longest_first: Sequence[_Hole], instance: Instance, now: float
+) -> str:
     if reading.latest_end is None:
         return "No backup known, in this window or before it."
     limit = format_duration(instance.stale_after_seconds)
     if not longest_first:
         return f"No hole longer than {limit}."
-    named = "; ".join(hole.text for hole in longest_first[:_LISTED_HOLES])
+    named = "; ".join(hole.describe(now) for hole in longest_first[:_LISTED_HOLES])
     return f"{format_count(len(longest_first), 'hole')} longer than {limit}: {named}."
 
 
@@ -151,7 +191,8 @@ def _find_holes(
         return
     # The longest interval is known, so that a window without holes costs no walk.
     if has_hole(reading, limit):
-        for start, end in pairwise(reading.ends):
+        previous = () if reading.previous_end is None else (reading.previous_end,)
+        for start, end in pairwise(chain(previous, reading.ends)):
             if end - start > limit and end > window_start:
                 yield _Hole(max(start, window_start), end, start)
     last = max(reading.latest_end, window_start)
@@ -159,29 +200,8 @@ def _find_holes(
         yield _Hole(last, looked_until, reading.latest_end, still_open)
 
 
-def _merge_ticks(
-    ends: Sequence[float], first: int, window_start: float, scale: float, tick: float
-) -> Iterator[tuple[float, float]]:
-    """Runs of ticks that touch, each as (from, to); a run's inside is jumped over."""
-    if first == len(ends):
-        return
-    last_x = WIDTH - tick
-    run_start = run_end = min((ends[first] - window_start) * scale, last_x)
-    index = first
-    while index < len(ends):
-        x = min((ends[index] - window_start) * scale, last_x)
-        if x - run_end > _MERGE_WIDTH:
-            yield run_start, run_end
-            run_start = x
-        run_end = x + tick
-        # The last tick that starts inside the run decides how far it reaches.
-        beyond = bisect_left(ends, window_start + run_end / scale, index + 1)
-        index = max(index + 1, beyond - 1)
-    yield run_start, run_end
-
-
 def _find_covered(
-    ends: Sequence[float], first: int, holes: Sequence[_Hole], window_start: float, scale: float
+    ends: Sequence[float], first: int, holes: Sequence[_Hole], scale: Scale
 ) -> Iterator[tuple[float, float]]:
     """The stretches from backup to backup that no hole interrupts, each as (from, to)."""
     if first == len(ends):
@@ -189,18 +209,7 @@ def _find_covered(
     start = ends[first]
     for hole in holes:
         if hole.start > start:
-            yield (start - window_start) * scale, (hole.start - window_start) * scale
+            yield scale.x(start), scale.x(hole.start)
         start = max(start, hole.end)
     if ends[-1] > start:
-        yield (start - window_start) * scale, (ends[-1] - window_start) * scale
-
-
-def _draw(runs: Iterable[tuple[float, float]]) -> str:
-    """Relative moves and lines: some eight characters for each run."""
-    parts: list[str] = []
-    pen = 0.0
-    for start, end in runs:
-        move, line = round(start - pen, 1), round(end - start, 1)
-        pen += move + line
-        parts.append(f"m{move:g} 0h{line:g}")
-    return "M0 12" + "".join(parts) if parts else ""
+        yield scale.x(start), scale.x(ends[-1])

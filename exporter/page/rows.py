@@ -1,9 +1,12 @@
 """One instance as the page shows it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from exporter.models import InstanceKey, InstanceResult
 from exporter.page.picture import Picture, build_picture
-from exporter.page.state import Judged
+from exporter.page.state import Judged, State
+from exporter.page.troubles import SharedCause, Trouble, build_trouble, runbook_href
 from exporter.page.words import (
     Moment,
     Size,
@@ -13,68 +16,104 @@ from exporter.page.words import (
     format_duration,
 )
 
-# A cloud's or a proxy's message can be a whole page.
-_MESSAGE_CHARACTERS = 500
+# What is to be done, in a sentence; the runbook has the rest.
+_ADVICE: Mapping[State, str] = {
+    State.STALE: (
+        "Compare with the backups that the cloud's console lists. If it shows none either: is the"
+        " instance running? Make a full backup by hand and open a ticket."
+    ),
+    State.NO_BACKUPS: (
+        "Incremental backups follow the first full one: is there one in the cloud's console, and"
+        " is this the id of the instance?"
+    ),
+    State.HOLE: (
+        "Backups are made again. If the console offers no restore to the time of the hole, make a"
+        " full backup now; the hole stays in sight until it has left the window."
+    ),
+    State.INCOMPLETE: (
+        "The rows listed do not match the cloud's own total: count, size and holes may be wrong."
+    ),
+}
+_STALE_BY_FAILURE = "While the queries fail no newer backup can become known: mend that first."
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What is the matter, what to do about it, and where more of it stands."""
+
+    state: State
+    text: str
+    runbook_href: str
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One instance as the template shows it; numbers only where the last scrape read them."""
+    """One instance as the template shows it; its numbers are the last that are known."""
 
     judged: Judged
     lookback: str
     stale_after: str
-    latest: Moment | None = None
-    size: Size | None = None
-    latest_size: Size | None = None
-    longest_gap: str = ""
-    picture: Picture | None = None
-    reason: str = ""
-    message: str = ""
-    hint: str = ""
-    effort: str = ""
-    last_success: Moment | None = None
+    as_of: Moment | None  # set where the numbers are those of an earlier query
+    latest: Moment | None
+    count: str
+    running: str
+    size: Size | None
+    latest_size: Size | None
+    picture: Picture | None
+    trouble: Trouble | None
+    advice: Advice | None
+    effort: str
+    last_success: Moment | None
 
 
-def build_row(judged: Judged, *, now: float) -> Row:
-    """What the page shows of an instance: a failed query's row has no numbers, old or new."""
-    result = judged.result
-    instance, reading, failure = result.instance, result.reading, result.failure
-    lookback = format_duration(instance.lookback_seconds)
-    stale_after = format_duration(instance.stale_after_seconds)
-    message = failure.message if failure else ""
-    if reading is None:
-        errors = format_count(result.api_errors, "error")
-        took = format_duration(result.duration_seconds)
-        return Row(
-            judged,
-            lookback,
-            stale_after,
-            reason=failure.reason.value if failure else "",
-            message=_shorten(message),
-            hint=_shorten(failure.hint) if failure else "",
-            effort=f"{format_count(result.api_requests, 'request')}, {errors}, {took}",
-            last_success=build_moment(result.last_success, now)
-            if result.last_success is not None
-            else None,
-        )
-    size, latest_size = reading.size_kilobytes, reading.latest_size_kilobytes
-    gap = reading.max_interval_seconds
+def build_row(
+    judged: Judged, *, now: float, shared: Mapping[InstanceKey, SharedCause] | None = None
+) -> Row:
+    """What the page shows of an instance; what `shared` names is told elsewhere on the page."""
+    result, reading = judged.result, judged.reading
+    instance = result.instance
+    size = reading.size_kilobytes if reading is not None else None
+    latest_size = reading.latest_size_kilobytes if reading is not None else None
+    latest_end = reading.latest_end if reading is not None else None
+    is_listed = reading is not None and reading.count is not None
+    last_success = result.last_success
     return Row(
         judged,
-        lookback,
-        stale_after,
-        latest=build_moment(reading.latest_end, now) if reading.latest_end is not None else None,
+        lookback=format_duration(instance.lookback_seconds),
+        stale_after=format_duration(instance.stale_after_seconds),
+        as_of=build_moment(reading.at, now) if reading is not None and not result.reading else None,
+        latest=build_moment(latest_end, now) if latest_end is not None else None,
+        count=f"{reading.count:,}" if reading is not None and reading.count is not None else "",
+        running=f"{reading.running:,}" if reading is not None and reading.running else "",
         size=build_size(size) if size is not None else None,
         latest_size=build_size(latest_size) if latest_size is not None else None,
-        longest_gap=format_duration(gap) if gap is not None else "",
-        picture=build_picture(reading, instance, now=now),
-        reason=failure.reason.value if failure else "",
-        message=_shorten(message),
-        hint=_shorten(failure.hint) if failure else "",
+        picture=(
+            build_picture(reading, instance, now=now) if reading is not None and is_listed else None
+        ),
+        trouble=_find_trouble(judged, shared or {}),
+        advice=_find_advice(judged),
+        effort=_describe_effort(result),
+        last_success=build_moment(last_success, now) if last_success is not None else None,
     )
 
 
-def _shorten(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _MESSAGE_CHARACTERS else text[: _MESSAGE_CHARACTERS - 1] + "…"
+def _find_trouble(judged: Judged, shared: Mapping[InstanceKey, SharedCause]) -> Trouble | None:
+    failure = judged.result.failure
+    if failure is None or State.LISTING in judged.states:
+        return None
+    return build_trouble(failure, shared=shared.get(judged.result.instance.key))
+
+
+def _find_advice(judged: Judged) -> Advice | None:
+    """What to do about the worst state. Of a failure that is all, the failure says it."""
+    state = judged.state
+    if state not in _ADVICE:
+        return None
+    text = _STALE_BY_FAILURE if State.FAILING in judged.states else _ADVICE[state]
+    return Advice(state, text, runbook_href(state.alert))
+
+
+def _describe_effort(result: InstanceResult) -> str:
+    requests = format_count(result.api_requests, "request")
+    errors = format_count(result.api_errors, "error")
+    return f"{requests}, {errors}, {format_duration(result.duration_seconds)}"

@@ -1,28 +1,32 @@
-"""The status page for people: one snapshot as HTML, worst instances first.
+"""The status page for people: what is known now as HTML, the verdict first and the worst on top.
 
 Server-rendered and complete in one response: no script, no further file, no API request. The page
-does not reload itself, although a reload would cost nothing: it would throw away what is being
-typed into the search box, the scroll position and the keyboard's focus.
+does not reload itself unless it is asked to (`?refresh=60`, for a screen on a wall): it would throw
+away what is being typed into the search box, the scroll position and the keyboard's focus.
 """
 
 import base64
 import hashlib
 from collections import Counter
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exporter.models import Snapshot
-from exporter.page.navigation import build_pages, is_wanted, parse_state
-from exporter.page.picture import WIDTH
+from exporter.models import ConfigurationState, View
+from exporter.page.navigation import build_pages, parse_selection
+from exporter.page.notices import build_notices
 from exporter.page.projects import build_project
 from exporter.page.rows import build_row
-from exporter.page.state import judge
-from exporter.page.verdict import build_headline, build_tallies
+from exporter.page.state import Severity, judge
+from exporter.page.strokes import WIDTH
+from exporter.page.troubles import tell_causes
+from exporter.page.verdict import build_tallies, build_verdict
 from exporter.page.words import build_moment, format_duration
 
 # Prometheus itself takes a series for gone when it was not scraped for five minutes.
 OLD_AFTER_SECONDS = 300.0
+_MOST_NOTICES = 6
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("exporter.page", "templates"),
@@ -35,6 +39,12 @@ _ENVIRONMENT = Environment(
 _TEMPLATE = _ENVIRONMENT.get_template("status.html")
 _STYLE = _ENVIRONMENT.get_template("status.css").render()
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
+_ICON_COLOURS: Mapping[Severity, str] = {
+    Severity.CRITICAL: "#d92d20",
+    Severity.WARNING: "#e08a00",
+    Severity.UNKNOWN: "#4a7ab5",
+    Severity.GOOD: "#2f8f57",
+}
 
 CONTENT_SECURITY_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; "
@@ -44,52 +54,73 @@ CONTENT_SECURITY_POLICY = (
 
 
 def render_status(
-    snapshot: Snapshot | None,
+    view: View,
     *,
     now: float,
     version: str,
     query: str = "",
     state: str = "",
-    page: int | str = 1,
+    page: str = "1",
+    refresh: str = "",
     telemetry_path: str = "/metrics",
     docs_url: str = "",
+    configuration: ConfigurationState | None = None,
     old_after_seconds: float = OLD_AFTER_SECONDS,
 ) -> str:
-    """The page for `snapshot` as of `now` (seconds since the epoch); None is: no scrape yet.
+    """The page for `view` as of `now` (seconds since the epoch).
 
-    `query`, `state` and `page` are the request's parameters as they came: words that must all be
-    found in an instance's names, ids, region, state or reason; a state's word or slug, or `hole`;
-    a page's number. What makes no sense among the last two is taken for the default.
+    `query`, `state`, `page` and `refresh` are the request's parameters as they came: words that
+    must all be found in an instance's names, ids, region, states or reason; a state's word or slug,
+    or `with-a-hole`; a page's number; seconds.
     """
-    query = query.strip()
-    wanted = parse_state(state)
-    results = snapshot.results if snapshot else ()
-    judged = sorted((judge(result, now=now) for result in results), key=lambda each: each.order)
-    matching = [each for each in judged if is_wanted(each, query, wanted)]
-    pages = build_pages(len(matching), page, query, wanted)
+    selection = parse_selection(query, state, refresh)
+    judged = sorted((judge(each, now=now) for each in view.results), key=lambda each: each.order)
+    matching = [each for each in judged if selection.takes(each)]
+    pages = build_pages(len(matching), page, selection)
     counts = Counter(each.state for each in judged)
-    per_project = Counter(result.instance.project_id for result in results)
+    per_project = Counter(result.instance.project_id for result in view.results)
+    causes, shared = tell_causes(judged, selection)
+    projects = [build_project(each, per_project[each.id], now) for each in view.projects]
+    scraped = build_moment(view.finished, now) if view.finished is not None else None
+    took = view.finished - view.started if view.finished and view.started else 0.0
+    is_old = view.finished is not None and now - view.finished > old_after_seconds
+    verdict = build_verdict(
+        counts, old=scraped.distance if scraped and is_old else "", is_asked=scraped is not None
+    )
     html = _TEMPLATE.render(
         style=_STYLE,
+        icon=_draw_icon(verdict.severity),
         picture_width=WIDTH,
         version=version,
         metrics_href="./" + telemetry_path.lstrip("/"),
         docs_url=docs_url if urlsplit(docs_url).scheme in ("http", "https") else "",
         now=build_moment(now, now),
-        scraped=build_moment(snapshot.finished, now) if snapshot else None,
-        scrape_duration=format_duration(snapshot.finished - snapshot.started) if snapshot else "",
-        is_old=snapshot is not None and now - snapshot.finished > old_after_seconds,
-        headline=build_headline(counts),
+        scraped=scraped,
+        scrape_duration=format_duration(took),
+        verdict=verdict,
+        notices=list(
+            build_notices(projects, configuration, view.finished if is_old else None, now)
+        ),
+        most_notices=_MOST_NOTICES,
+        causes=causes,
         total=len(judged),
-        tallies=list(build_tallies(judged, counts, wanted)),
-        query=query,
-        wanted=wanted,
+        tallies=list(build_tallies(judged, counts, selection)),
+        selection=selection,
         pages=pages,
-        rows=[build_row(each, now=now) for each in matching[max(pages.first - 1, 0) : pages.last]],
-        projects=[
-            build_project(project, per_project[project.id], now)
-            for project in (snapshot.projects if snapshot else ())
+        rows=[
+            build_row(each, now=now, shared=shared)
+            for each in matching[max(pages.first - 1, 0) : pages.last]
         ],
+        projects=projects,
+        loaded=build_moment(configuration.loaded_at, now) if configuration else None,
     )
     # Names come from elsewhere and may hold half a surrogate pair, which no response can carry.
     return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def _draw_icon(severity: Severity) -> str:
+    """The verdict's colour in the browser's tab."""
+    colour = _ICON_COLOURS[severity]
+    circle = f"<circle cx='8' cy='8' r='7' fill='{colour}'/>"
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>{circle}</svg>"
+    return "data:image/svg+xml," + quote(svg, safe="/:=' ")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from exporter.page.navigation import WITH_HOLE, build_href
+from exporter.page.navigation import WITH_HOLE, Selection
 from exporter.page.state import Judged, Severity, State
 from exporter.page.words import format_count
 
@@ -19,27 +19,50 @@ class Tally:
     href: str
 
 
-def build_tallies(
-    judged: Sequence[Judged], counts: Mapping[State, int], wanted: str
-) -> Iterator[Tally]:
-    yield Tally("all", "all", len(judged), not wanted, build_href())
-    for state in State:
-        href = build_href(wanted=state.slug)
-        yield Tally(state.value, state.slug, counts[state], wanted == state.slug, href)
-    holes = sum(each.shows_hole for each in judged)
-    yield Tally("with a hole", WITH_HOLE, holes, wanted == WITH_HOLE, build_href(wanted=WITH_HOLE))
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to think of all instances together, and how bad the worst of them is."""
+
+    text: str
+    severity: Severity
 
 
-def build_headline(counts: Mapping[State, int]) -> str:
-    """`2 of 6 instances need attention`, or what else there is to say of the whole."""
+def build_verdict(counts: Mapping[State, int], *, old: str = "", is_asked: bool = True) -> Verdict:
+    """`old`: how long nobody has looked, where that is too long; not asked: no scrape yet."""
     total = sum(counts.values())
-    bad = sum(count for state, count in counts.items() if state.severity.needs_attention)
-    unknown = sum(count for state, count in counts.items() if state.severity is Severity.UNKNOWN)
+    bad = [state for state in State if state.severity.needs_attention and counts.get(state)]
+    unknown = sum(counts.get(each, 0) for each in State if each.severity is Severity.UNKNOWN)
     if not total:
-        return "no instances"
+        return Verdict("no instances", Severity.UNKNOWN)
+    everyone = "the only instance" if total == 1 else f"all {total:,} instances"
+    if not is_asked:
+        return Verdict(f"no scrape yet, {format_count(total, 'instance')} to ask", Severity.UNKNOWN)
     if bad:
-        need = "instance needs" if total == 1 else "instances need"
-        return f"{bad:,} of {total:,} {need} attention"
+        count = sum(counts[state] for state in bad)
+        of = everyone if count == total else f"{count:,} of {total:,} instances"
+        need = "needs" if total == 1 else "need"
+        return Verdict(f"{of} {need} attention", bad[0].severity)
     if unknown:
-        return f"nothing is known yet of {unknown:,} of {format_count(total, 'instance')}"
-    return "all is well" if total == 1 else f"all {total:,} instances are well"
+        of = everyone if unknown == total else f"{unknown:,} of {total:,} instances"
+        return Verdict(f"not enough is known yet of {of}", Severity.UNKNOWN)
+    if old:
+        was = "was" if total == 1 else "were"
+        return Verdict(f"{everyone} {was} well {old} ago", Severity.UNKNOWN)
+    return Verdict(f"{everyone} {'is' if total == 1 else 'are'} well", Severity.GOOD)
+
+
+def build_tallies(
+    judged: Sequence[Judged], counts: Mapping[State, int], selection: Selection
+) -> Iterator[Tally]:
+    """All, each state that occurs, and the instances with a hole where those are more."""
+
+    def tally(word: str, slug: str, count: int) -> Tally:
+        return Tally(word, slug, count, selection.state == slug, selection.href(state=slug))
+
+    yield tally("all", "", len(judged))
+    for state in State:
+        if counts.get(state) or selection.state == state.slug:
+            yield tally(state.value, state.slug, counts.get(state, 0))
+    holes = sum(each.shows_hole for each in judged)
+    if holes > counts.get(State.HOLE, 0) or selection.state == WITH_HOLE:
+        yield tally("with a hole", WITH_HOLE, holes)

@@ -25,22 +25,45 @@ def format_duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
 
 
-def format_time(timestamp: float) -> str:
-    """UTC to the second: `2026-07-05 02:10:00Z` (RFC 3339 with a space, easier on the eye)."""
-    return datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+def format_clock(timestamp: float, now: float, *, seconds: bool = False) -> str:
+    """UTC as it is spoken of at `now`: `11:58`, of another day `19 Nov 02:11`, `1 May 2025 08:00`.
+
+    The zone is written once on a page, not at each time.
+    """
+    when, today = _utc(timestamp), _utc(now)
+    clock = when.strftime("%H:%M:%S" if seconds else "%H:%M")
+    return clock if when.date() == today.date() else f"{_format_day(when, today)} {clock}"
+
+
+def format_day(timestamp: float, now: float) -> str:
+    """The day alone: `19 Nov`, of another year `19 Nov 2025`."""
+    return _format_day(_utc(timestamp), _utc(now))
+
+
+def format_exact_time(timestamp: float) -> str:
+    """UTC to the second and with its zone: `2026-07-05 02:10:00 UTC`."""
+    return _utc(timestamp).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def format_iso(timestamp: float) -> str:
     """UTC to the second in ISO 8601, for machines: `2026-07-05T02:10:00Z`."""
-    return datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _utc(timestamp).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def format_span(start: float, end: float) -> str:
-    """From and to, the day once if it is the same: `2026-07-05 02:10 to 06:20 UTC`."""
-    first = datetime.fromtimestamp(int(start), UTC)
-    last = datetime.fromtimestamp(int(end), UTC)
-    until = "%H:%M" if first.date() == last.date() else "%Y-%m-%d %H:%M"
-    return f"{first:%Y-%m-%d %H:%M} to {last.strftime(until)} UTC"
+def format_span(start: float, end: float, now: float) -> str:
+    """From and to, the day once if it is the same: `4 Jul 02:10 to 06:20`."""
+    first, last, today = _utc(start), _utc(end), _utc(now)
+    if first.date() == last.date():
+        return f"{format_clock(start, now)} to {last:%H:%M}"
+    return f"{format_clock(start, now)} to {_format_day(last, today)} {last:%H:%M}"
+
+
+def _utc(timestamp: float) -> datetime:
+    return datetime.fromtimestamp(int(timestamp), UTC)
+
+
+def _format_day(day: datetime, today: datetime) -> str:
+    return f"{day.day} {day:%b}" if day.year == today.year else f"{day.day} {day:%b %Y}"
 
 
 def format_size(size_bytes: float) -> str:
@@ -69,6 +92,7 @@ class Moment:
     """A time for people and for machines, and how long ago it was (or in how long it will be)."""
 
     text: str
+    exact: str
     iso: str
     distance: str
 
@@ -83,7 +107,10 @@ class Size:
 
 def build_moment(timestamp: float, now: float) -> Moment:
     return Moment(
-        format_time(timestamp), format_iso(timestamp), format_duration(abs(now - timestamp))
+        format_clock(timestamp, now, seconds=True),
+        format_exact_time(timestamp),
+        format_iso(timestamp),
+        format_duration(abs(now - timestamp)),
     )
 
 

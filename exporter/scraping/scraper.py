@@ -4,10 +4,17 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from exporter.config.schema import Config
-from exporter.models import Instance, InstanceKey, ProjectResult, Reading, Snapshot
+from exporter.models import (
+    Instance,
+    InstanceKey,
+    InstanceResult,
+    ProjectResult,
+    Reading,
+    Snapshot,
+    View,
+)
 from exporter.scraping.changes import log_listings
 from exporter.scraping.collecting import collect
 from exporter.scraping.in_flight import InFlightQuery, cut_off
@@ -215,12 +222,18 @@ class Scraper:
         )
         return len(self._watches) - len(busy), pages
 
-    def view(self) -> Snapshot | None:
-        """The last result of each instance, from a scrape or a probe; None before the first."""
-        results = [watch.result for watch in self._watches if watch.result is not None]
-        if self._newest is None:
-            return None
-        return replace(self._newest, results=results, projects=self._project_results())
+    def view(self) -> View:
+        """The last result of each instance, from a scrape or a probe; of each, asked or not."""
+        results = [
+            watch.result or InstanceResult.unasked(watch.instance) for watch in self._watches
+        ]
+        last = self._newest
+        return View(
+            results,
+            self._project_results(),
+            started=last.started if last is not None else None,
+            finished=last.finished if last is not None else None,
+        )
 
     async def drain(self) -> None:
         """Wait until no query is under way."""

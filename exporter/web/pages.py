@@ -35,6 +35,8 @@ class Pages:
             query=parameters.get("q", ""),
             state=parameters.get("state", ""),
             page=parameters.get("page", "1"),
+            refresh=parameters.get("refresh", ""),
             telemetry_path=self._telemetry_path,
+            configuration=self._exporter.configuration,
         )
         return HTMLResponse(page, headers=_PAGE_HEADERS)

@@ -7,13 +7,14 @@ from itertools import pairwise
 
 from exporter.errors import Reason
 from exporter.models import (
+    ConfigurationState,
     Failure,
     Instance,
     InstanceResult,
     Progress,
     ProjectResult,
     Reading,
-    Snapshot,
+    View,
 )
 from exporter.page.status import render_status
 from tests.page.parsing import Element, parse
@@ -135,27 +136,43 @@ def minutes(start: int, stop: int, step: int = 5) -> list[float]:
     return [age * MINUTE for age in range(start, stop - 1, -step)]
 
 
-def make_snapshot(
+def make_view(
     results: Sequence[InstanceResult],
     projects: Sequence[ProjectResult] = (),
     *,
-    finished: float = NOW - 8,
-) -> Snapshot:
-    return Snapshot(finished - 2, finished, results, projects)
+    finished: float | None = NOW - 8,
+) -> View:
+    """`finished`: the end of the last scrape, None before the first."""
+    return View(results, projects, finished - 2 if finished is not None else None, finished)
 
 
 def render(
-    *results: InstanceResult, query: str = "", state: str = "", page: int | str = 1
+    *results: InstanceResult,
+    query: str = "",
+    state: str = "",
+    page: str = "1",
+    refresh: str = "",
+    projects: Sequence[ProjectResult] = (),
+    configuration: ConfigurationState | None = None,
 ) -> Element:
-    snapshot = make_snapshot(results)
     return parse(
-        render_status(snapshot, now=NOW, version="1.0.0", query=query, state=state, page=page)
+        render_status(
+            make_view(results, projects),
+            now=NOW,
+            version="1.0.0",
+            query=query,
+            state=state,
+            page=page,
+            refresh=refresh,
+            configuration=configuration,
+        )
     )
 
 
 def instance_rows(page: Element) -> list[Element]:
+    """What each instance has of the table: one body of one or two lines."""
     sections = [each for each in page.all("section") if each.attributes.get("id") == "instances"]
-    return [row for section in sections for row in section.all("tr") if row.all("td", "state")]
+    return [body for section in sections for body in section.all("tbody")]
 
 
 def names(page: Element) -> list[str]:

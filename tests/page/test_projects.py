@@ -8,8 +8,9 @@ from exporter.models import (
     ProjectResult,
 )
 from exporter.page.status import render_status
-from tests.page.making import HOUR, MINUTE, NOW, make_ok, make_snapshot
+from tests.page.making import HOUR, MINUTE, NOW, make_ok, make_view, render
 from tests.page.parsing import parse
+from tests.support.paths import ROOT
 
 
 def test_projects_show_token_and_discovery() -> None:
@@ -23,14 +24,13 @@ def test_projects_show_token_and_discovery() -> None:
         unmonitored_instances=3,
     )
     plain = ProjectResult("other")
-    snapshot = make_snapshot([make_ok("a"), make_ok("b")], [project, plain])
-    page = parse(render_status(snapshot, now=NOW, version="1"))
+    page = render(make_ok("a"), make_ok("b"), projects=[project, plain])
     first, second = page.one("table", "projects").one("tbody").all("tr")
     cells = [cell.text for cell in first.all("td")]
     assert cells == [
         "cn-north-4",
         "2",
-        "ends in 5 h 2026-07-05 15:13:07Z",
+        "ends in 5 h 15:13:07",
         "ok 12 found, 3 filtered out",
     ]
     assert [cell.text for cell in second.all("td")] == ["\u2013", "0", "none held", "not used"]
@@ -41,11 +41,10 @@ def test_project_in_trouble_is_announced_above_the_instances() -> None:
     project = ProjectResult(
         "p", name="production", token_expiry=NOW - 2 * MINUTE, discovery_success=False
     )
-    page = parse(render_status(make_snapshot([make_ok()], [project]), now=NOW, version="1"))
-    notice = page.one("div", "warn").text
-    assert "production" in notice
-    assert "token ended 2 min ago" in notice
-    assert "discovery is failing" in notice
+    page = render(make_ok(), projects=[project])
+    token, discovery = page.all("div", "warn")
+    assert token.text.startswith("Project production: its token ended 2 min ago")
+    assert discovery.text.startswith("Project production: discovery is failing")
     cells = [cell.text for cell in page.one("table", "projects").one("tbody").all("td")]
     assert cells[2].startswith("expired 2 min ago")
     assert cells[3] == "failing"
@@ -55,33 +54,69 @@ def test_a_failing_discovery_says_why_and_what_to_do() -> None:
     failure = Failure(Reason.FORBIDDEN, "HTTP 403: <b>no</b>", "grant the instance:list permission")
     project = ProjectResult("p", discovery_success=False, discovery_failure=failure)
 
-    notice = parse(render_status(make_snapshot([], [project]), now=NOW, version="1")).one(
-        "div", "warn"
-    )
+    notice = render(projects=[project]).one("div", "warn")
 
     assert notice.one("p", "message").text == "forbidden HTTP 403: <b>no</b>"
-    assert notice.one("p", "hint").text == "grant the instance:list permission"
+    assert notice.one("p", "hint").text == "grant the instance:list permission Runbook"
     assert "The log says why" not in notice.text
 
 
 @pytest.mark.parametrize(
-    ("project", "said"),
+    ("project", "said", "runbook"),
     [
-        (ProjectResult("p", token_expiry=NOW), "its token ended 0 s ago"),
-        (ProjectResult("p", discovery_success=False), "discovery is failing"),
-        (ProjectResult("p", token_expiry=NOW + 1, discovery_success=True), None),
+        (ProjectResult("p", token_expiry=NOW), "its token ended 0 s ago", "TokenExpiring"),
+        (
+            ProjectResult("p", token_expiry=NOW + 599),
+            "its token ends in 9 min 59 s and has not been renewed",
+            "TokenExpiring",
+        ),
+        (ProjectResult("p", discovery_success=False), "discovery is failing", "DiscoveryFailing"),
+        (
+            ProjectResult("p", discovery_success=True, found_instances=7, discovered_instances=0),
+            "discovery finds 7 instances and its filters take none of them",
+            "Unmonitored",
+        ),
     ],
 )
-def test_either_trouble_of_a_project_is_enough(project: ProjectResult, said: str | None) -> None:
-    page = parse(render_status(make_snapshot([make_ok()], [project]), now=NOW, version="1"))
-    notices = [notice.text for notice in page.all("div", "warn")]
-    assert [said in notice for notice in notices if said] == ([True] if said else [])
-    assert len(notices) == (1 if said else 0)
+def test_each_trouble_of_a_project_is_told_with_its_runbook(
+    project: ProjectResult, said: str, runbook: str
+) -> None:
+    (notice,) = render(make_ok(), projects=[project]).all("div", "warn")
+    assert said in notice.text
+    (link,) = notice.all("a")
+    assert link.attributes["href"] == f"./runbooks/GaussDBMySQLBackup{runbook}"
+    assert (ROOT / "docs" / "runbooks" / f"GaussDBMySQLBackup{runbook}.md").is_file()
+
+
+def test_ids_that_cannot_be_watched_are_named() -> None:
+    ids = [f"id {number}" for number in range(7)]
+    notice = render(projects=[ProjectResult("p", unusable_ids=ids)]).one("div", "warn")
+    assert "7 instances cannot be watched" in notice.text
+    assert [item.text for item in notice.all("p", "item")] == [*ids[:5], "and 2 more"]
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        ProjectResult("p", token_expiry=NOW + 601, discovery_success=True),
+        ProjectResult("p", discovery_success=True, found_instances=0, discovered_instances=0),
+        ProjectResult("p", discovery_success=True, found_instances=7, discovered_instances=1),
+    ],
+)
+def test_a_project_that_is_well_is_not_announced(project: ProjectResult) -> None:
+    assert not render(make_ok(), projects=[project]).all("div", "notice")
+
+
+def test_no_more_projects_are_announced_than_can_be_read() -> None:
+    projects = [ProjectResult(f"p{number}", discovery_success=False) for number in range(40)]
+    page = render(make_ok(), projects=projects)
+    assert len(page.all("div", "notice")) == 6
+    assert page.one("p", "more-notices").text == "and 34 more: see Projects"
 
 
 def test_header_has_version_and_links_that_hold_behind_a_prefix() -> None:
     html = render_status(
-        make_snapshot([make_ok()]), now=NOW, version="1.2.3", docs_url="https://example.invalid/d"
+        make_view([make_ok()]), now=NOW, version="1.2.3", docs_url="https://example.invalid/d"
     )
     header = parse(html).one("header")
     assert header.one("span", "version").text == "1.2.3"
@@ -96,5 +131,5 @@ def test_header_has_version_and_links_that_hold_behind_a_prefix() -> None:
 
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "", "//x.invalid"])
 def test_documentation_is_linked_only_at_a_web_address(address: str) -> None:
-    html = render_status(None, now=NOW, version="1", docs_url=address)
+    html = render_status(make_view([]), now=NOW, version="1", docs_url=address)
     assert len(parse(html).one("header").all("a")) == 4

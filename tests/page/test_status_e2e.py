@@ -18,13 +18,14 @@ import pytest
 
 from exporter.errors import Reason
 from exporter.models import (
+    ConfigurationState,
     Failure,
     Instance,
     InstanceResult,
     Progress,
     ProjectResult,
     Reading,
-    Snapshot,
+    View,
 )
 from exporter.page.status import CONTENT_SECURITY_POLICY, render_status
 from tests.page.browser import DESKTOP, Browser
@@ -49,13 +50,13 @@ OVERFLOWING = """
 
 
 class PageServer(ThreadingHTTPServer):
-    """Answers `/` with the status page of `snapshot`, as the exporter's web application does."""
+    """Answers `/` with the status page of `view`, as the exporter's web application does."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), PageHandler)
-        self.snapshot: Snapshot | None = None
+        self.view = View([], [])
         self.now = NOW
 
     @property
@@ -69,13 +70,15 @@ class PageHandler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         given = {name: values[0] for name, values in parse_qs(url.query).items()}
         html = render_status(
-            self.server.snapshot,
+            self.server.view,
             now=self.server.now,
             version="1.0.0",
             query=given.get("q", ""),
             state=given.get("state", ""),
-            page=given.get("page", 1),
+            page=given.get("page", ""),
+            refresh=given.get("refresh", ""),
             docs_url="https://example.invalid/docs",
+            configuration=ConfigurationState(NOW - 5 * HOUR),
         )
         body = html.encode()
         self.send_response(200 if url.path == "/" else 404)
@@ -122,11 +125,16 @@ def make_ends(
 
 
 def make_reading(
-    ends: list[float], *, lookback: float = DAY, kilobytes: float = 3_200.0, running: int = 0
+    ends: list[float],
+    *,
+    lookback: float = DAY,
+    kilobytes: float = 3_200.0,
+    running: int = 0,
+    at: float = NOW - 9,
 ) -> Reading:
     inside = array("d", sorted(end for end in ends if end >= NOW - lookback))
     return Reading(
-        at=NOW - 9,
+        at=at,
         count=len(inside) + running,
         size_kilobytes=kilobytes * len(inside),
         running=running,
@@ -148,6 +156,7 @@ def make_result(
     lookback: float = DAY,
     stale_after: float = HOUR,
     progress: Progress | None = None,
+    last_reading: Reading | None = None,
 ) -> InstanceResult:
     return InstanceResult(
         instance=Instance(
@@ -168,10 +177,11 @@ def make_result(
         api_errors_total={reason: 0 for reason in Reason},
         last_success=NOW - (47 * 60 if failure else 9),
         progress=progress,
+        last_reading=reading or last_reading,
     )
 
 
-def make_snapshot(*results: InstanceResult) -> Snapshot:
+def make_view(*results: InstanceResult) -> View:
     project = ProjectResult(
         PROJECT_ID,
         name="production",
@@ -181,10 +191,10 @@ def make_snapshot(*results: InstanceResult) -> Snapshot:
         discovered_instances=8,
         unmonitored_instances=2,
     )
-    return Snapshot(NOW - 9.8, NOW - 9, results, [project])
+    return View(results, [project], NOW - 9.8, NOW - 9)
 
 
-def make_demo() -> Snapshot:
+def make_demo() -> View:
     """Six instances, each with another story."""
     week = make_ends(every=300, age=8 * DAY, jitter=100)
     week += make_ends(every=60, age=3 * DAY, until_age=2.6 * DAY, jitter=10, seed=2)
@@ -193,12 +203,15 @@ def make_demo() -> Snapshot:
         for end in make_ends(every=300, age=25 * HOUR, until_age=31, seed=3)
         if not NOW - 15 * HOUR < end < NOW - 10.6 * HOUR
     ]
+    until_failing = make_reading(
+        make_ends(every=300, age=25 * HOUR, until_age=48 * 60, seed=4), at=NOW - 47 * 60
+    )
     forbidden = Failure(
         Reason.FORBIDDEN,
         "GET incremental-backups answered 403 DBS.200010: Operation not permitted",
         "Give the account the permission gaussdbformysql:backup:list in this project.",
     )
-    return make_snapshot(
+    return make_view(
         make_result("orders", 1, make_reading(make_ends(every=300, age=25 * HOUR))),
         make_result(
             "billing",
@@ -214,33 +227,40 @@ def make_demo() -> Snapshot:
         ),
         make_result("inventory", 4, make_reading(with_hole, kilobytes=912)),
         make_result("archive", 5, make_reading([])),
-        make_result("reports", 6, None, forbidden),
+        make_result("reports", 6, None, forbidden, last_reading=until_failing),
     )
 
 
-def make_hostile() -> Snapshot:
+def make_unasked() -> View:
+    """The same before the first scrape."""
+    demo = make_demo()
+    return View([InstanceResult.unasked(each.instance) for each in demo.results], demo.projects)
+
+
+def make_hostile() -> View:
     """Long words without a place to break, and markup, wherever the page shows a text."""
     long = "<script>document.title='owned'</script>" + "x" * 300
     failure = Failure(Reason.SERVER, "M" * 5_000, "<img src=//example.invalid/x onerror=alert(1)>")
     deadline = Failure(Reason.DEADLINE, "the scrape's time was over")
     listing = Progress(pages_done=12, pages_total=41)
-    return make_snapshot(
+    return make_view(
         make_result(long, 1, make_reading(make_ends(every=300, age=25 * HOUR))),
         make_result(long, 2, None, failure),
         make_result(long, 3, None, deadline, progress=listing),
         make_result(long, 4, make_reading(make_ends(every=7_000, age=25 * HOUR))),
         make_result(long, 5, make_reading([])),
+        make_result(long, 6, None, failure),
     )
 
 
 @pytest.mark.parametrize("size", [DESKTOP, (900, 700), PHONE, NARROWEST])
 @pytest.mark.parametrize(
-    "snapshot", [make_demo(), make_hostile(), None], ids=["demo", "hostile", "none"]
+    "view", [make_demo(), make_hostile(), make_unasked()], ids=["demo", "hostile", "unasked"]
 )
 def test_nothing_sticks_out_at_any_width(
-    browser: Browser, server: PageServer, size: tuple[int, int], snapshot: Snapshot | None
+    browser: Browser, server: PageServer, size: tuple[int, int], view: View
 ) -> None:
-    server.snapshot = snapshot
+    server.view = view
     server.now = NOW + 3_000  # the warning about an old scrape is there too
     browser.open(server.url, size=size)
     assert browser.evaluate("innerWidth") == size[0]
@@ -248,7 +268,7 @@ def test_nothing_sticks_out_at_any_width(
 
 
 def test_page_is_one_request_and_obeys_its_own_policy(browser: Browser, server: PageServer) -> None:
-    server.snapshot = make_hostile()
+    server.view = make_hostile()
     browser.open(server.url)
     assert browser.evaluate("getComputedStyle(document.querySelector('table')).borderSpacing")
     assert browser.requested_urls() == [server.url]
@@ -257,7 +277,7 @@ def test_page_is_one_request_and_obeys_its_own_policy(browser: Browser, server: 
 
 
 def test_style_is_applied_under_the_policy(browser: Browser, server: PageServer) -> None:
-    server.snapshot = make_demo()
+    server.view = make_demo()
     browser.open(server.url)
     assert browser.evaluate("getComputedStyle(document.body).maxWidth") == "1480px"
 
@@ -265,10 +285,10 @@ def test_style_is_applied_under_the_policy(browser: Browser, server: PageServer)
 def test_worst_instances_are_on_the_first_screen_in_order(
     browser: Browser, server: PageServer
 ) -> None:
-    server.snapshot = make_demo()
+    server.view = make_demo()
     browser.open(server.url)
     on_screen = browser.evaluate(
-        "[...document.querySelectorAll('#instances tbody tr')]"
+        "[...document.querySelectorAll('#instances tbody')]"
         ".filter(r => r.getBoundingClientRect().bottom < innerHeight)"
         ".map(r => r.querySelector('.name').innerText)"
     )
@@ -276,7 +296,7 @@ def test_worst_instances_are_on_the_first_screen_in_order(
 
 
 def test_search_works_with_the_keyboard_alone(browser: Browser, server: PageServer) -> None:
-    server.snapshot = make_demo()
+    server.view = make_demo()
     browser.open(server.url)
     browser.evaluate("document.querySelector('input[name=q]').focus()")
     browser.call("Input.insertText", text="cn-north-4 ledger")
@@ -292,7 +312,7 @@ def test_search_works_with_the_keyboard_alone(browser: Browser, server: PageServ
         )
     while not any(event.get("method") == "Page.loadEventFired" for event in browser.events):
         browser.events.append(browser.receive())
-    assert browser.evaluate("location.search") == "?q=cn-north-4+ledger&state="
+    assert browser.evaluate("location.search") == "?q=cn-north-4+ledger"
     names = browser.evaluate(
         "[...document.querySelectorAll('#instances tbody .name')].map(e => e.innerText)"
     )
@@ -333,12 +353,12 @@ def test_every_text_has_contrast(
     size: tuple[int, int],
     dark: bool,
 ) -> None:
-    for name, snapshot, now in (
+    for name, view, now in (
         ("demo", make_demo(), NOW),
         ("hostile", make_hostile(), NOW + 3_000),
-        ("none", None, NOW),
+        ("unasked", make_unasked(), NOW),
     ):
-        server.snapshot, server.now = snapshot, now
+        server.view, server.now = view, now
         browser.open(server.url, size=size, dark=dark)
         path = tmp_path / f"{name}.png"
         browser.screenshot(path)
@@ -351,12 +371,14 @@ def test_every_text_has_contrast(
 def test_holes_can_be_told_from_backups_in_the_picture(
     browser: Browser, server: PageServer, tmp_path: Path
 ) -> None:
-    server.snapshot = make_demo()
+    server.view = make_demo()
     browser.open(server.url)
     drawn = browser.evaluate(
-        "[...document.querySelectorAll('svg.window rect.hole')]"
+        "[...document.querySelectorAll('svg.window rect.gap')]"
         ".map(e => [getComputedStyle(e).fill, e.getBoundingClientRect().width > 1])"
     )
-    assert drawn == [['url("#hatch")', True]] * 3
+    opened, ended = [['url("#hatch-open")', True], ['url("#hatch")', True]]
+    # Stale, without backups, and a hole that a backup has ended.
+    assert drawn == [opened, opened, ended]
     if path := os.environ.get("STATUS_PAGE_PNG"):
         browser.screenshot(Path(path))

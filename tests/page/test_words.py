@@ -2,8 +2,14 @@
 
 import pytest
 
-from exporter.page.words import format_duration, format_exact_size, format_size, format_span
-from tests.page.making import HOUR, NOW
+from exporter.page.words import (
+    format_clock,
+    format_duration,
+    format_exact_size,
+    format_size,
+    format_span,
+)
+from tests.page.making import DAY, HOUR, NOW
 
 
 @pytest.mark.parametrize(
@@ -50,11 +56,28 @@ def test_exact_size_keeps_the_unit_of_the_api() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "text"),
+    ("start", "end", "text"),
     [
-        (NOW - 4 * HOUR, "2026-07-05 06:13 to 10:13 UTC"),
-        (NOW - 14 * HOUR, "2026-07-04 20:13 to 2026-07-05 10:13 UTC"),
+        (NOW - 4 * HOUR, NOW, "06:13 to 10:13"),
+        (NOW - 14 * HOUR, NOW, "4 Jul 20:13 to 5 Jul 10:13"),
+        (NOW - 14 * HOUR, NOW - 11 * HOUR, "4 Jul 20:13 to 23:13"),
+        (NOW - 36 * HOUR, NOW - 13 * HOUR, "3 Jul 22:13 to 4 Jul 21:13"),
     ],
 )
-def test_span_names_the_day_once(start: float, text: str) -> None:
-    assert format_span(start, NOW) == text
+def test_span_names_a_day_where_it_is_not_today_alone(start: float, end: float, text: str) -> None:
+    assert format_span(start, end, NOW) == text
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "text"),
+    [
+        (NOW - 7, "10:13"),
+        (NOW - 10.3 * HOUR, "4 Jul 23:55"),
+        (NOW - 200 * DAY, "17 Dec 2025 10:13"),
+        (NOW + 21 * HOUR, "6 Jul 07:13"),
+    ],
+)
+def test_clock_names_the_day_and_the_year_where_they_are_not_todays(
+    timestamp: float, text: str
+) -> None:
+    assert format_clock(timestamp, NOW) == text

@@ -10,7 +10,7 @@ from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import Fault, Simulator
 from exporter.simulator.faults import Rows
 from exporter.web.scrapes import scrape_seconds
-from tests.support.clients import client_of, client_on
+from tests.support.clients import Settings, client_of, client_on
 from tests.support.factories import (
     BILLING,
     ORDERS,
@@ -184,8 +184,25 @@ async def test_the_status_page_costs_no_request(two_named: tuple[Simulator, Conf
         assert page.status_code == 200
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "orders" not in before.text
-    assert "orders" in after.text
+    # Who is watched is there from the start, what of it is known comes with the scrape.
+    assert "orders" in before.text
+    assert '<span class="pill">not asked yet</span>' in before.text
+    assert '<span class="pill">not asked yet</span>' not in after.text
+
+
+async def test_the_status_page_says_when_a_configuration_was_refused(
+    two_named: tuple[Simulator, Config],
+) -> None:
+    simulator, config = two_named
+    settings = Settings(config)
+    async with client_on(simulator, settings, enable_lifecycle=True) as client:
+        assert "was refused" not in (await client.get("/")).text
+        settings.config = None
+        await client.post("/-/reload")
+        page = (await client.get("/?refresh=60")).text
+    assert "The new configuration was refused" in page
+    assert "projects[0].region: is wrong" in page
+    assert '<meta http-equiv="refresh" content="60">' in page
 
 
 async def test_the_status_page_shows_what_a_probe_has_learned(
