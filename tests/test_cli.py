@@ -450,9 +450,9 @@ def test_the_demo_says_where_to_look(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err.splitlines() == [
         "The demo runs on a simulated cloud with six instances:",
         "  orders       healthy",
-        "  billing      a week of backups, large ones",
+        "  billing      a week of backups, large ones; the last full one failed",
         "  shipping     stopped three hours ago",
-        "  sessions     four hours without, then resumed",
+        "  sessions     four hours without, then resumed; not restorable since",
         "  sandbox      no backup at all",
         "  legacy-crm   the API answers 500",
         f"Look at {address}/ (status page) and {address}/m. Ctrl-C ends it.",

@@ -28,6 +28,7 @@ from exporter.simulator.demo import (
     build_demo,
 )
 from exporter.simulator.faults import ROW_SPOILERS, DroppedConnectionError, Fault
+from exporter.simulator.full_backups import FullSchedule, SimulatedFullBackup
 from exporter.simulator.gateway import RecordedRequest
 from exporter.simulator.knobs import Knobs, RateLimit
 from exporter.simulator.schedule import Schedule, SimulatedBackup
@@ -53,11 +54,13 @@ __all__ = [
     "DemoInstance",
     "DroppedConnectionError",
     "Fault",
+    "FullSchedule",
     "Knobs",
     "RateLimit",
     "RecordedRequest",
     "Schedule",
     "SimulatedBackup",
+    "SimulatedFullBackup",
     "SimulatedInstance",
     "SimulatedProject",
     "Simulator",

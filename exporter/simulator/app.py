@@ -20,6 +20,7 @@ from exporter.simulator.cloud import (
 )
 from exporter.simulator.control import Control
 from exporter.simulator.faults import Fault
+from exporter.simulator.full_backups import SimulatedFullBackup
 from exporter.simulator.gateway import (
     Gateway,
     Operation,
@@ -31,6 +32,8 @@ from exporter.simulator.iam import Iam
 from exporter.simulator.instances_api import InstancesApi
 from exporter.simulator.knobs import Knobs
 from exporter.simulator.metadata_service import MetadataService
+from exporter.simulator.restorable import Range, restorable_ranges
+from exporter.simulator.restores_api import RestoresApi
 from exporter.simulator.schedule import SimulatedBackup
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -68,6 +71,7 @@ class Simulator:
             routes=[
                 *Iam(gateway).routes(),
                 *BackupsApi(gateway).routes(),
+                *RestoresApi(gateway).routes(),
                 *InstancesApi(gateway).routes(),
                 *MetadataService(gateway).routes(),
                 *(Control(gateway).routes() if control else []),
@@ -129,6 +133,21 @@ class Simulator:
         instance = self.projects[project_id].instances[instance_id]
         at = self.clock() if now is None else now
         return find_backups(instance, begin, end, at, offsite=offsite)
+
+    def full_backups(
+        self, project_id: str, instance_id: str, now: float | None = None
+    ) -> list[SimulatedFullBackup]:
+        """All full backups of an instance that the cloud has."""
+        at = self.clock() if now is None else now
+        return self.projects[project_id].instances[instance_id].full_backups_at(at)
+
+    def restorable_ranges(
+        self, project_id: str, instance_id: str, now: float | None = None
+    ) -> list[Range]:
+        """To which moments an instance can be restored, whatever the knobs show."""
+        instance = self.projects[project_id].instances[instance_id]
+        at = self.clock() if now is None else now
+        return restorable_ranges(instance, at, breaks_after=self.knobs.chain_breaks_after_seconds)
 
     def requests_of(
         self, operation: Operation, instance_id: str | None = None

@@ -1,20 +1,14 @@
 """GaussDB(for MySQL): the listing of an instance's incremental backups."""
 
-import re
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.simulator.access import IncomingRequest
-from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
-from exporter.simulator.faults import RefusalError
 from exporter.simulator.gateway import Gateway, RecordedRequest
 from exporter.simulator.listing import find_listed
 from exporter.simulator.query import Query
 from exporter.simulator.rendering import render_row, render_total
-
-_INSTANCE_ID = re.compile(r"[0-9a-z]{32}in\d\d")
 
 
 class BackupsApi:
@@ -43,7 +37,7 @@ class BackupsApi:
                 raise query.refusal("limit", f"is none of {knobs.page_limit_allowed}")
             window = query.window()
             offsite = query.flag("display_offsite_backup")
-            instance = self._find_instance(project, record.instance_id)
+            instance = gateway.find_instance(project, record.instance_id)
             if instance.failure is not None:
                 return instance.failure.build_replacement(incoming.describe(), "")
             listed = find_listed(
@@ -62,13 +56,3 @@ class BackupsApi:
             return Response(content, media_type="application/json")
 
         return await self._gateway.answer(request, "list_backups", respond)
-
-    def _find_instance(self, project: SimulatedProject, instance_id: str) -> SimulatedInstance:
-        instance = project.instances.get(instance_id)
-        if instance is not None:
-            return instance
-        if not _INSTANCE_ID.fullmatch(instance_id):
-            raise RefusalError(400, "service", "DBS.280404", "Invalid instance ID.")
-        if self._gateway.knobs.unknown_instance_status == 403:
-            raise RefusalError(403, "service", "DBS.200044", "The instance is not accessible.")
-        raise RefusalError(404, "service", "DBS.201028", "The DB instance does not exist.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import floor
 
 from exporter.simulator.faults import Fault
+from exporter.simulator.full_backups import FullSchedule, SimulatedFullBackup
 from exporter.simulator.schedule import OFFSITE_LOG, Schedule, SimulatedBackup
 
 
@@ -20,9 +21,17 @@ class SimulatedInstance:
     region: str = ""  # else the project's
     hidden_from_discovery: bool = False
     schedule: Schedule | None = None
-    failure: Fault | None = None  # the answer to every listing of its backups
+    # The answer to every question about its incremental backups and its restorable ranges.
+    failure: Fault | None = None
+    full_backups: list[SimulatedFullBackup] = field(default_factory=list)
+    full_schedule: FullSchedule | None = None
     keep_days: int = 7
     enterprise_project_id: str = "0"
+
+    def full_backups_at(self, now: float) -> list[SimulatedFullBackup]:
+        """Those that the cloud has at that time, written down or scheduled."""
+        written = [full for full in self.full_backups if full.is_visible(now)]
+        return written + (self.full_schedule.rows(now) if self.full_schedule is not None else [])
 
 
 @dataclass(slots=True)
@@ -42,6 +51,8 @@ class SimulatedProject:
     tokens: set[str] = field(default_factory=set)
     agency: bool = True
     name: str = ""  # else the region's, as the cloud's default projects are called
+    # Manual full backups of instances that are gone.
+    left_behind: list[SimulatedFullBackup] = field(default_factory=list)
 
 
 def find_backups(

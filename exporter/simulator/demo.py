@@ -9,6 +9,7 @@ from typing import NamedTuple
 from exporter.simulator.app import Simulator
 from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
 from exporter.simulator.faults import Fault
+from exporter.simulator.full_backups import FullSchedule
 from exporter.simulator.knobs import Knobs
 from exporter.simulator.schedule import Schedule
 
@@ -37,13 +38,19 @@ class DemoInstance(NamedTuple):
 
 DEMO_HEALTHY = DemoInstance("0a1b2c3d4e5f60718293a4b5c6d7e801in07", "orders", _DAY, "healthy")
 DEMO_BUSY = DemoInstance(
-    "0a1b2c3d4e5f60718293a4b5c6d7e802in07", "billing", 7 * _DAY, "a week of backups, large ones"
+    "0a1b2c3d4e5f60718293a4b5c6d7e802in07",
+    "billing",
+    7 * _DAY,
+    "a week of backups, large ones; the last full one failed",
 )
 DEMO_STALE = DemoInstance(
     "0a1b2c3d4e5f60718293a4b5c6d7e803in07", "shipping", _DAY, "stopped three hours ago"
 )
 DEMO_HOLE = DemoInstance(
-    "0a1b2c3d4e5f60718293a4b5c6d7e804in07", "sessions", _DAY, "four hours without, then resumed"
+    "0a1b2c3d4e5f60718293a4b5c6d7e804in07",
+    "sessions",
+    _DAY,
+    "four hours without, then resumed; not restorable since",
 )
 DEMO_EMPTY = DemoInstance(
     "0a1b2c3d4e5f60718293a4b5c6d7e805in07", "sandbox", _DAY, "no backup at all"
@@ -62,7 +69,12 @@ def build_demo(
 
     def make(demo: DemoInstance, schedule: Schedule | None) -> SimulatedInstance:
         return SimulatedInstance(
-            demo.id, demo.name, tags={"env": "demo"}, region=DEMO_REGION, schedule=schedule
+            demo.id,
+            demo.name,
+            tags={"env": "demo"},
+            region=DEMO_REGION,
+            schedule=schedule,
+            full_schedule=None if schedule is None else _full_schedule(schedule, now),
         )
 
     instances = [
@@ -76,11 +88,19 @@ def build_demo(
     by_id = {instance.id: instance for instance in instances}
     for demo, pause in (
         (DEMO_STALE, (now - 3 * _HOUR, math.inf)),
+        # The full backup after the first hole is the start of another range; after the second
+        # there has been none yet.
+        (DEMO_HOLE, (now - 4 * _DAY, now - 4 * _DAY + 3 * _HOUR)),
         (DEMO_HOLE, (now - 10 * _HOUR, now - 6 * _HOUR)),
     ):
         schedule = by_id[demo.id].schedule
         assert schedule is not None
         schedule.pauses.append(pause)
+    large = by_id[DEMO_BUSY.id].full_schedule
+    assert large is not None
+    large.typical_megabytes = 184_320.0
+    large.lasting_seconds = 5_400.0
+    large.failing.append((now - _DAY, math.inf))
     by_id[DEMO_FAILING.id].failure = Fault(
         status=500, code="DBS.200412", message="The operation failed. Try again later."
     )
@@ -106,7 +126,12 @@ def build_cloud(
         id_ = f"{number:032x}in07"
         past_seconds = backups_per_instance * every_seconds
         schedule = _schedule(id_, now, past_seconds=past_seconds, every_seconds=every_seconds)
-        by_id[id_] = SimulatedInstance(id_, f"instance-{number:04d}", schedule=schedule)
+        by_id[id_] = SimulatedInstance(
+            id_,
+            f"instance-{number:04d}",
+            schedule=schedule,
+            full_schedule=_full_schedule(schedule, now),
+        )
     return Simulator([_project(by_id)], clock=clock, knobs=knobs, control=control)
 
 
@@ -138,4 +163,13 @@ def _schedule(
         typical_kilobytes=typical_kilobytes,
         retention_seconds=past_seconds,
         seed=seed,
+    )
+
+
+def _full_schedule(schedule: Schedule, now: float) -> FullSchedule:
+    """One a day, the last of them half a day ago, give or take an hour."""
+    return FullSchedule(
+        since=math.floor(now - 8.5 * _DAY) + schedule.seed % 3_600,
+        typical_megabytes=schedule.typical_kilobytes,  # about a thousand times an incremental one
+        seed=schedule.seed,
     )

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import math
 import random
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,13 +17,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from exporter.simulator.access import Gatekeeper, IncomingRequest
-from exporter.simulator.cloud import SimulatedProject
+from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
 from exporter.simulator.faults import Fault, FaultyResponse, RefusalError, build_error
 from exporter.simulator.knobs import Knobs
 
 Operation = Literal[
-    "login", "list_backups", "list_instances", "list_projects", "metadata", "discovery", "unknown"
+    "login",
+    "list_backups",
+    "list_full_backups",
+    "show_restore_time",
+    "list_instances",
+    "list_projects",
+    "metadata",
+    "discovery",
+    "unknown",
 ]
+_INSTANCE_ID = re.compile(r"[0-9a-z]{32}in\d\d")
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -98,6 +108,17 @@ class Gateway:
         """The project of the request's path; raises the refusal if it may not be read."""
         return self.gatekeeper.check_project(incoming, record.project_id, record.at, self.knobs)
 
+    def find_instance(self, project: SimulatedProject, instance_id: str) -> SimulatedInstance:
+        """The instance of the request's path; raises the refusal if there is none."""
+        instance = project.instances.get(instance_id)
+        if instance is not None:
+            return instance
+        if not _INSTANCE_ID.fullmatch(instance_id):
+            raise RefusalError(400, "service", "DBS.280404", "Invalid instance ID.")
+        if self.knobs.unknown_instance_status == 403:
+            raise RefusalError(403, "service", "DBS.200044", "The instance is not accessible.")
+        raise RefusalError(404, "service", "DBS.201028", "The DB instance does not exist.")
+
     async def answer(
         self,
         request: Request,
@@ -113,7 +134,7 @@ class Gateway:
             dict(request.query_params),
             self.clock(),
             request.path_params.get("project_id", ""),
-            request.path_params.get("instance_id", ""),
+            request.path_params.get("instance_id", request.query_params.get("instance_id", "")),
         )
         self.requests.append(record)
         self.request_counts[operation] += 1

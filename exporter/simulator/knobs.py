@@ -56,6 +56,13 @@ class Knobs:
     metadata_token_status: Literal[200, 404, 405, 503] = 200
     agency_key_seconds: float = 3_600.0
     agency_key_overlap_seconds: float = 600.0
+    # A longer time between two ends of incremental backups ends what can be restored to.
+    chain_breaks_after_seconds: float = 900.0
+    restore_times: Literal["true", "split", "empty", "missing", "inverted", "text", "seconds"] = (
+        "true"
+    )
+    restore_time_status: Literal[200, 403, 404] = 200
+    full_backups_status: Literal[200, 403, 404] = 200
 
     def __post_init__(self) -> None:
         for name, allowed in _allowed_values().items():

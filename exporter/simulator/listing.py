@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import floor, inf
-from typing import Any, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from exporter.simulator.cloud import SimulatedInstance
 from exporter.simulator.knobs import Bounds, Knobs, Order
@@ -76,13 +76,26 @@ def _is_within(moment: float, window: Window, bounds: Bounds) -> bool:
     return window.begin <= moment < window.end
 
 
+class Ordered(Protocol):
+    """What a row needs to have a place in a listing."""
+
+    id: str
+    begin: float
+    end: float | None
+
+    def is_running(self, now: float) -> bool: ...
+
+
+R = TypeVar("R", bound=Ordered)
+
+
 def put_in_order(
-    rows: list[SimulatedBackup], order: Order, *, now: float, rng: random.Random, seed: int
-) -> list[SimulatedBackup]:
+    rows: list[R], order: Order, *, now: float, rng: random.Random, seed: int
+) -> list[R]:
     if order == "shuffled_each_request":
         rng.shuffle(rows)
         return rows
-    keys: dict[str, Callable[[SimulatedBackup], Any]] = {
+    keys: dict[str, Callable[[R], Any]] = {
         "begin": lambda row: (row.begin, row.id),
         # One that still runs ends last of all.
         "end": lambda row: (inf if row.is_running(now) else row.end, row.begin, row.id),

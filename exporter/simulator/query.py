@@ -4,6 +4,7 @@ import calendar
 import re
 import time
 from collections.abc import Mapping
+from math import inf
 
 from exporter.simulator.faults import RefusalError
 from exporter.simulator.knobs import Knobs
@@ -54,10 +55,15 @@ class Query:
             raise self.refusal(name, "is neither true nor false")
         return text == "true"
 
-    def window(self) -> Window:
+    def window(self, *, end_may_lack: bool = False) -> Window:
         names = [name for name in ("begin_time", "end_time") if name in self._values]
         if not names:
             return Window()
+        if names == ["begin_time"] and end_may_lack:
+            begin = parse_moment(self._values["begin_time"])
+            if begin is None:
+                raise self.refusal("begin_time", "is not of the form yyyy-mm-ddThh:mm:ss+0800")
+            return Window(begin)
         if len(names) == 1:
             raise self.refusal(names[0], "needs the other time too")
         begin, end = (parse_moment(self._values[name]) for name in names)
@@ -68,6 +74,24 @@ class Query:
         if end <= begin:
             raise self.refusal("end_time", "is not later than begin_time")
         return Window(begin, end)
+
+    def milliseconds(self) -> tuple[float, float]:
+        """Between which moments, in seconds: those of `date`, of `start_time` and `end_time`."""
+        date = self._values.get("date")
+        if date is not None:
+            midnight = parse_moment(f"{date}T00:00:00+0000")
+            if midnight is None:
+                raise self.refusal("date", "is not of the form yyyy-mm-dd")
+            return float(midnight), float(midnight + 86_400)
+        names = [name for name in ("start_time", "end_time") if name in self._values]
+        if not names:
+            return -inf, inf
+        if len(names) == 1:
+            raise self.refusal(names[0], "needs the other time too")
+        start, end = (self.whole_number(name, 0) / 1000 for name in names)
+        if end <= start:
+            raise self.refusal("end_time", "is not later than start_time")
+        return start, end
 
     def tags(self) -> dict[str, str]:
         pairs = [part for part in self._values.get("tags", "").split(",") if part]

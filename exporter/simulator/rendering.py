@@ -6,6 +6,8 @@ import random
 import time
 from math import floor
 
+from exporter.simulator.cloud import SimulatedInstance
+from exporter.simulator.full_backups import SimulatedFullBackup
 from exporter.simulator.knobs import Knobs
 from exporter.simulator.schedule import SimulatedBackup
 
@@ -52,6 +54,36 @@ def _render_row(
     if end is None and show_empty_end_as == "empty":
         row["end_time"] = ""
     elif end is None and show_empty_end_as == "missing":
+        del row["end_time"]
+    return json.dumps(row)
+
+
+def render_full_row(
+    full: SimulatedFullBackup, instance: SimulatedInstance, knobs: Knobs, now: float
+) -> str:
+    """One row of the listing of full backups, as JSON text."""
+    end = full.end if not full.is_running(now) else None
+    row: dict[str, object] = {
+        "id": full.id,
+        "name": full.name,
+        "begin_time": render_time(floor(full.begin), knobs.time_offset, knobs.time_form),
+        "end_time": (
+            render_time(floor(end), knobs.time_offset, knobs.time_form) if end is not None else None
+        ),
+        "status": full.shown_status(now),
+        "take_up_time": floor((end - full.begin) / 60) if end is not None else 0,
+        "type": full.backup_type,
+        "size": full.megabytes if end is not None else 0,
+        "datastore": {"type": "gaussdb-mysql", "version": "8.0"},
+        "instance_id": instance.id,
+        "instance_name": instance.name,
+        "backup_level": "0",
+        "description": None,
+        "backup_mode": full.backup_mode,
+    }
+    if end is None and knobs.show_empty_end_as == "empty":
+        row["end_time"] = ""
+    elif end is None and knobs.show_empty_end_as == "missing":
         del row["end_time"]
     return json.dumps(row)
 

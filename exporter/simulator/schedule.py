@@ -61,11 +61,11 @@ class Schedule:
 
     def end_of(self, slot: int) -> float:
         spread = self.longest_seconds - self.shortest_seconds
-        duration = self.shortest_seconds + spread * _fraction(self.seed, slot, 2)
+        duration = self.shortest_seconds + spread * fraction(self.seed, slot, 2)
         return float(floor(self._start_of(slot) + duration))
 
     def _start_of(self, slot: int) -> float:
-        lag = 0.1 * self.every_seconds * _fraction(self.seed, slot, 1)
+        lag = 0.1 * self.every_seconds * fraction(self.seed, slot, 1)
         return self.since + slot * self.every_seconds + lag
 
     def row(self, slot: int) -> SimulatedBackup:
@@ -111,18 +111,18 @@ class Schedule:
 def _make_row(schedule: Schedule, slot: int) -> SimulatedBackup:
     seed = schedule.seed
     begin, end = schedule.begin_of(slot), schedule.end_of(slot)
-    id_ = f"{_mixed(seed, slot, 3):016x}{_mixed(seed, slot, 4):016x}br07"
+    id_ = f"{mixed(seed, slot, 3):016x}{mixed(seed, slot, 4):016x}br07"
     stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(begin + 8 * 3600))
     # Busiest in the afternoon of the cloud's zone, quiet at night.
     hour = (begin / 3600 + 8) % 24
     rhythm = 1.75 - abs(hour - 15) / 24 * 2
-    noise = 0.6 + 0.8 * _fraction(seed, slot, 5)
+    noise = 0.6 + 0.8 * fraction(seed, slot, 5)
     size = floor(schedule.typical_kilobytes * rhythm * noise * 64) / 64
     name = f"GaussDBforMySQL--{stamp}{slot % 1000:03d}"
     return SimulatedBackup(id_, begin, end, size, name, deleted_at=end + schedule.retention_seconds)
 
 
-def _mixed(seed: int, slot: int, salt: int) -> int:
+def mixed(seed: int, slot: int, salt: int) -> int:
     """A 64-bit number that looks random (the finaliser of splitmix64)."""
     x = (seed * 0x9E3779B97F4A7C15 + slot * 0xD1B54A32D192ED03 + salt) & 0xFFFFFFFFFFFFFFFF
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
@@ -130,5 +130,5 @@ def _mixed(seed: int, slot: int, salt: int) -> int:
     return x ^ (x >> 31)
 
 
-def _fraction(seed: int, slot: int, salt: int) -> float:
-    return _mixed(seed, slot, salt) / 2.0**64
+def fraction(seed: int, slot: int, salt: int) -> float:
+    return mixed(seed, slot, salt) / 2.0**64

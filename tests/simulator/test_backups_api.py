@@ -306,7 +306,7 @@ async def test_unknown_instance_is_refused_in_the_form_of_the_service(
 
 
 async def test_unknown_path_is_refused_in_the_form_of_the_gateway() -> None:
-    answer = await fetch(make_simulator(), f"/v3/{PROJECT}/backups")
+    answer = await fetch(make_simulator(), f"/v3/{PROJECT}/flavors")
 
     assert (answer.status_code, answer.json()["error_code"]) == (404, "APIGW.0101")
     assert answer.json()["request_id"] == answer.headers["x-request-id"]

@@ -107,3 +107,28 @@ def test_cloud_makes_backups_as_often_as_asked() -> None:
     ends = [backup.end for backup in found if backup.end is not None and backup.end <= clock.now]
     assert 29 <= len(ends) <= 31
     assert {later - earlier for earlier, later in itertools.pairwise(ends)} <= {1, 2, 3}
+
+
+def hours_ago(simulator: Simulator, instance_id: str) -> list[tuple[int, int]]:
+    ranges = simulator.restorable_ranges(DEMO_PROJECT_ID, instance_id)
+    return [(round((NOON - start) / HOUR), round((NOON - end) / HOUR)) for start, end in ranges]
+
+
+def test_demo_can_be_restored_as_far_as_its_backups_let_it() -> None:
+    simulator = build_demo(Clock())
+
+    assert hours_ago(simulator, DEMO_HEALTHY.id) == [(179, 0)]
+    assert hours_ago(simulator, DEMO_STALE.id) == [(179, 3)]
+    assert hours_ago(simulator, DEMO_HOLE.id) == [(179, 96), (83, 10)]  # its chain is broken
+    assert hours_ago(simulator, DEMO_EMPTY.id) == []
+
+
+def test_demo_has_an_instance_whose_last_full_backup_failed() -> None:
+    simulator = build_demo(Clock())
+
+    last = {
+        id_: [full.status for full in simulator.full_backups(DEMO_PROJECT_ID, id_)][-1:]
+        for id_ in simulator.projects[DEMO_PROJECT_ID].instances
+    }
+    assert last.pop(DEMO_EMPTY.id) == []
+    assert [id_ for id_, status in last.items() if status == ["FAILED"]] == [DEMO_BUSY.id]

@@ -13,6 +13,8 @@ from huaweicloudsdkgaussdb.v3 import (
     GaussDBClient,
     ListGaussMySqlInstancesRequest,
     ListGaussMySqlInstancesUnifyStatusRequest,
+    ShowBackupRestoreTimeRequest,
+    ShowGaussMySqlBackupListRequest,
     ShowGaussMySqlIncrementalBackupListRequest,
 )
 from keystoneauth1.exceptions import Unauthorized
@@ -25,6 +27,7 @@ from exporter.simulator import (
     DEMO_DOMAIN,
     DEMO_FAILING,
     DEMO_HEALTHY,
+    DEMO_HOLE,
     DEMO_INSTANCES,
     DEMO_PASSWORD,
     DEMO_PROJECT_ID,
@@ -90,6 +93,46 @@ async def test_vendor_sdk_lists_the_instances_by_the_older_api_too() -> None:
         return len(answer.instances), answer.total_count
 
     assert await ask(build_demo(), question) == (1, 6)
+
+
+async def test_vendor_sdk_reads_the_restorable_ranges() -> None:
+    now = int(time.time())  # the SDK signs with the machine's clock
+    simulator = build_demo(lambda: float(now))
+
+    def question(address: str) -> list[tuple[int, int]]:
+        request = ShowBackupRestoreTimeRequest(instance_id=DEMO_HOLE.id)
+        answer = make_client(address).show_backup_restore_time(request)
+        return [(found.start_time, found.end_time) for found in answer.restore_times]
+
+    found = await ask(simulator, question)
+
+    truth = simulator.restorable_ranges(DEMO_PROJECT_ID, DEMO_HOLE.id)
+    assert found == [(start * 1000, end * 1000) for start, end in truth]
+    assert len(found) == 2
+
+
+async def test_vendor_sdk_reads_every_page_of_the_projects_full_backups() -> None:
+    now = int(time.time())
+    simulator = build_demo(lambda: float(now))
+
+    def question(address: str) -> tuple[int, list[tuple[str, str, str, float]]]:
+        client, rows = make_client(address), list[tuple[str, str, str, float]]()
+        while True:
+            request = ShowGaussMySqlBackupListRequest(offset=len(rows), limit=20)
+            page = client.show_gauss_my_sql_backup_list(request)
+            if not page.backups:
+                return page.total_count, rows
+            rows += [(row.id, row.instance_id, row.status, row.size) for row in page.backups]
+
+    total, rows = await ask(simulator, question)
+
+    truth = {
+        (full.id, id_, full.status, full.megabytes)
+        for id_ in simulator.projects[DEMO_PROJECT_ID].instances
+        for full in simulator.full_backups(DEMO_PROJECT_ID, id_)
+    }
+    assert total == len(rows) == len(truth) > 60
+    assert set(rows) == truth
 
 
 async def test_vendor_sdk_reads_every_page_of_a_window() -> None:
