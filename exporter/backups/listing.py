@@ -187,6 +187,15 @@ class Lister:
             self.instance, begin=begin, end=end, offset=offset, query=self.query
         )
 
+    async def fetch_first(self, listing: Listing) -> Page:
+        """The first page of the listing, which keeps it."""
+
+        async def fetch(offset: int) -> Page:
+            return await self.fetch_page(listing.begin, listing.end, offset)
+
+        page, _ = await listing.fetch_page(fetch, 0)
+        return page
+
     async def list_all(self, listing: Listing) -> tuple[Listed, bool]:
         """All rows of the listing's range, and whether they match the API's total_count.
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from exporter.backups.listing import Client, Lister, Listing
+from exporter.backups.listing import PAGE_ROWS, Client, Lister, Listing
 from exporter.backups.search import find_latest
 from exporter.backups.window import (
     Sums,
@@ -14,16 +15,40 @@ from exporter.backups.window import (
     listing_begin,
     merge,
     read,
+    read_latest,
     with_earlier,
 )
-from exporter.models import Instance, InstanceKey, Progress, Reading
+from exporter.models import Backup, Instance, InstanceKey, Progress, Reading
 from exporter.transport.limits import Query
 
-# A listing that took longer is followed by a look at what is new since it began.
+# After a start this much is asked for first: two dozen backups, one every five minutes.
+FIRST_LOOK_SECONDS = 7_200.0
+# Of a listing that is older than this, it is asked what is new since it began.
 _FRESH_SECONDS = 5.0
 # The pages of an unfinished listing are kept for so long; then it begins anew.
 _PROGRESS_KEPT_SECONDS = 900.0
+# Likewise the rows of the first look, which need not be listed again.
+_FIRST_LOOK_KEPT_SECONDS = 3_600.0
 _INCOMPLETE_RETRY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstLook:
+    """All rows since `begin`, as they were at `started`: the whole listing does without them."""
+
+    begin: float
+    started: float
+    rows: Mapping[str, Backup]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The whole window as it was at `as_of`; the next refresh goes on from it."""
+
+    window: Window
+    as_of: float
+    complete: bool
 
 
 def next_resync(key: InstanceKey, now: float, interval: float) -> float:
@@ -35,7 +60,12 @@ def next_resync(key: InstanceKey, now: float, interval: float) -> float:
 
 
 class InstanceSync:
-    """One instance's window, kept exact with as few requests as that takes."""
+    """One instance's window, kept exact with as few requests as that takes.
+
+    `refresh` asks what is new and tells the numbers. `list_window` reads the whole window where
+    that is due; it may take long, while `refresh` is called again and again. The latest backup
+    is known before, from the first `refresh` on.
+    """
 
     def __init__(
         self,
@@ -51,10 +81,24 @@ class InstanceSync:
         self._resync_interval = resync_interval
         self._window: Window | None = None
         self._sums: Sums | None = None
+        self._first_look: _FirstLook | None = None
         self._listing: Listing | None = None
+        self._listed: _Listed | None = None
+        self._refreshed_at = float("-inf")  # when the last refresh began
         self._resync_at = float("-inf")
         self._incomplete_listings = 0
         self._knows_latest = False
+
+    def is_listing_due(self) -> bool:
+        """Whether the whole window is to be listed, for the first time or anew."""
+        now = self._clock()
+        return self._listed is None and (now >= self._resync_at or not self.is_listed())
+
+    def is_listed(self) -> bool:
+        """Whether the whole window is known."""
+        if self._listed is not None:
+            return True
+        return self._window is not None and self._window.covers(self._clock())
 
     @property
     def progress(self) -> Progress | None:
@@ -70,6 +114,9 @@ class InstanceSync:
         self._sums = previous._sums
         # A copy: the query of `previous` may still be reading its pages.
         self._listing = previous._listing.copy() if previous._listing is not None else None
+        self._first_look = previous._first_look
+        self._listed = previous._listed
+        self._refreshed_at = previous._refreshed_at
         self._resync_at = min(
             previous._resync_at,
             next_resync(now.key, self._clock(), self._resync_interval),
@@ -77,57 +124,112 @@ class InstanceSync:
         self._incomplete_listings = previous._incomplete_listings
         self._knows_latest = previous._knows_latest
 
-    async def refresh(self, query: Query, publish: Callable[[Reading], None]) -> Reading:
+    async def refresh(self, query: Query) -> Reading:
         """Ask the API what is new and return the numbers as of now.
 
-        Where the whole window is due as well, the numbers as they are before it is listed go to
-        `publish`: the scrape has them if the listing does not end in time.
+        Those that take the whole window are None where it has not been listed yet.
         """
         lister = Lister(self._client, self._instance, query)
-        started = self._clock()
-        window = self._window
-        if window is None or not window.covers(started):
-            self._window = None
-            return await self._relist(lister)
-        reading = await self._increment(window, lister)
-        if started < self._resync_at:
-            return reading
-        publish(reading)
-        return await self._relist(lister)
+        listed, self._listed = self._listed, None
+        refreshed_before, self._refreshed_at = self._refreshed_at, self._clock()
+        if listed is not None:
+            self._window, self._knows_latest = listed.window, False
+            age = self._refreshed_at - listed.as_of
+            if 0 <= age <= _FRESH_SECONDS and refreshed_before <= listed.as_of:
+                return await self._read(listed.window, listed.complete, lister)
+        if self._window is None:
+            return await self._look_first(lister)
+        return await self._increment(self._window, lister)
+
+    async def _look_first(self, lister: Lister) -> Reading:
+        """The latest backup, with the whole window still to be listed."""
+        now = self._clock()
+        begin = now - FIRST_LOOK_SECONDS
+        listed, complete = await lister.list_all(Listing.since(begin, now))
+        if all(row.end is None for row in listed.rows.values()):
+            return await self._look_further(lister, listed.rows)
+        self._first_look = _FirstLook(begin, now, listed.rows, complete)
+        self._window = self._build_partly(listed.rows, now)
+        return self._read_latest(self._window)
+
+    async def _look_further(self, lister: Lister, rows: Mapping[str, Backup]) -> Reading:
+        """The latest backup where none has ended of late: one page may have the whole window."""
+        now = self._clock()
+        listing = self._begin_listing(now)
+        first = await lister.fetch_first(listing)
+        if len(first.rows) < PAGE_ROWS and (first.total_count or 0) <= len(first.rows):
+            await self.list_window(lister.query)
+            return await self.refresh(lister.query)
+        window = self._build_partly(rows, now)
+        earlier, _ = await find_latest(lister, now)
+        if earlier is not None:
+            window = with_earlier(window, earlier, now=now)
+        self._window = window
+        return self._read_latest(window)
+
+    def _build_partly(self, rows: Mapping[str, Backup], now: float) -> Window:
+        """A window of which the latest part is known and nothing else."""
+        lookback = self._instance.lookback_seconds
+        window = build_window(rows.values(), now=now, lookback_seconds=lookback, complete=False)
+        return replace(window, covered_from=float("inf"))
 
     async def _increment(self, window: Window, lister: Lister) -> Reading:
         """The numbers after one look at what is new."""
         now = self._clock()
         listed, complete = await lister.list_all(Listing.since(increment_begin(window, now), now))
         window = merge(window, listed.rows.values(), now=now, complete=complete)
-        return await self._read(window, complete, lister)
+        if window.covers(now):
+            return await self._read(window, complete, lister)
+        self._window = window
+        return self._read_latest(window)
 
-    async def _relist(self, lister: Lister) -> Reading:
-        """The numbers after the whole window was listed."""
+    def _read_latest(self, window: Window) -> Reading:
+        return read_latest(window, now=self._clock())
+
+    async def list_window(self, query: Query) -> None:
+        """List the whole window; the next refresh has the numbers.
+
+        Where this is cut off or fails, the next call goes on from the pages that were read.
+        """
         now = self._clock()
-        lookback = self._instance.lookback_seconds
         listing = self._listing
         if (
             listing is None
             or not listing.pages
             or not 0 <= now - listing.started < _PROGRESS_KEPT_SECONDS
         ):
-            listing = Listing.since(listing_begin(now, lookback), now)
-        self._listing = listing
-        listed, complete = await lister.list_all(listing)
-        self._listing = None
-        finished = self._clock()
+            listing = self._begin_listing(now)
+        first_look = self._first_look
+        listed, complete = await Lister(self._client, self._instance, query).list_all(listing)
+        rows: Mapping[str, Backup] = listed.rows
+        as_of = listing.started
+        if first_look is not None and listing.end < first_look.started:
+            rows = {**first_look.rows, **rows}
+            as_of = first_look.started
+            complete = complete and first_look.complete
         window = build_window(
-            listed.rows.values(),
+            rows.values(),
             now=listing.started,
-            lookback_seconds=lookback,
+            lookback_seconds=self._instance.lookback_seconds,
             complete=complete,
         )
-        self._window, self._knows_latest = window, False
-        self._schedule_resync(finished, complete)
-        if finished - listing.started > _FRESH_SECONDS:
-            return await self._increment(window, lister)
-        return await self._read(window, complete, lister)
+        if self._listing is not listing:
+            return  # another has been begun meanwhile
+        self._listing = self._first_look = None
+        self._listed = _Listed(window, as_of, complete)
+        self._schedule_resync(self._clock(), complete)
+
+    def _begin_listing(self, now: float) -> Listing:
+        """The whole window, less what the first look has shown."""
+        begin = listing_begin(now, self._instance.lookback_seconds)
+        look = self._first_look
+        if look is not None and not 0 <= now - look.started < _FIRST_LOOK_KEPT_SECONDS:
+            look = self._first_look = None
+        self._listing = Listing.since(begin, now)
+        if look is not None:
+            # A second more: whether the bounds count is not documented.
+            self._listing.end = look.begin + 1.0
+        return self._listing
 
     def _schedule_resync(self, now: float, complete: bool) -> None:
         self._resync_at = next_resync(self._instance.key, now, self._resync_interval)

@@ -253,3 +253,17 @@ def read(
         ends=known.ends,
     )
     return reading, known
+
+
+def read_latest(window: Window, *, now: float) -> Reading:
+    """What is known of a window that has not been listed yet: its latest backup."""
+    last = window.latest(now)
+    return Reading(
+        at=now,
+        count=None,
+        size_kilobytes=None,
+        running=None,
+        listing_complete=False,
+        latest_end=window.ends[last] if last >= 0 else None,
+        latest_size_kilobytes=window.sizes[last] if last >= 0 else None,
+    )

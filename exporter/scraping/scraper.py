@@ -204,7 +204,7 @@ class Scraper:
 
     async def _run(self, watch: Watch, in_flight: InFlightQuery) -> None:
         try:
-            await in_flight.run(watch.sync.refresh, of=watch.instance.key, redact=self._redact)
+            await in_flight.run(watch.refresh, of=watch.instance.key, redact=self._redact)
         finally:
             if watch.in_flight is in_flight:
                 watch.in_flight = None

@@ -14,7 +14,7 @@ from exporter.models import Instance, InstanceKey, InstanceResult, Reading
 from exporter.scraping.in_flight import InFlightQuery
 from exporter.scraping.project import Project
 from exporter.scraping.shard import shard_of
-from exporter.transport.limits import Meter
+from exporter.transport.limits import Meter, Query
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +33,15 @@ class Watch:
     failing_reason: Reason | None = None
     result: InstanceResult | None = None
     result_begun: float = float("-inf")
+
+    async def refresh(self, query: Query, publish: Callable[[Reading], None]) -> Reading:
+        """What is new, which goes to `publish` where the whole window is listed behind it."""
+        reading = await self.sync.refresh(query)
+        if not self.sync.is_listing_due():
+            return reading
+        publish(reading)
+        await self.sync.list_window(query)
+        return await self.sync.refresh(query)
 
     def take_over(self, before: "Watch") -> None:
         """Go on with what an earlier configuration's watch knows."""

@@ -110,7 +110,7 @@ def render_total(total: int, knobs: Knobs) -> str:
     shown: object = {
         "true": total,
         "null": None,
-        "lie": total + knobs.total_count_lie,
+        "lie": max(0, total + knobs.total_count_lie),
         "negative": -1,
         "string": str(total),
         "float": float(total),

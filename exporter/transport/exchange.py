@@ -76,6 +76,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
     async def _exchange(self, request: httpx.Request, query: Query) -> httpx.Response:
         meter = query.meter
         meter.requests += 1
+        query.requests += 1
         started = time.perf_counter()
         try:
             response = await self._converse(request)

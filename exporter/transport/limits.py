@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from exporter.errors import ApiError, DeadlineError, RateLimitedError, Reason
 
 Jitter = Callable[[float, float], float]
+_Rank = tuple[bool, int]  # of a query among those that wait: lower goes first
 T = TypeVar("T")
 
 _RETRY_BASE_SECONDS = 0.5
@@ -79,14 +80,20 @@ class Query:
     """One query of an instance, or another errand, on its way through the limits.
 
     `deadline` is in the event loop's time. Waiting ends there; a request that was sent goes on.
-    Lower `priority` goes first: all pages of one instance before those of the next.
+    The first request of each query goes before the further ones of all. Then lower `priority`
+    goes first: all pages of one instance before those of the next.
     """
 
     deadline: float = float("inf")
     priority: int = 0
+    requests: int = 0  # that were sent
     meter: Meter = field(default_factory=Meter)
     trouble: ApiError | None = None  # of the request of it that failed last
     _waits: set["asyncio.Future[Any]"] = field(default_factory=set)
+
+    @property
+    def rank(self) -> _Rank:
+        return self.requests > 0, self.priority
 
     async def wait(self, future: "asyncio.Future[T]") -> T:
         """Wait for `future`; DeadlineError when `expire` is called first."""
@@ -202,7 +209,7 @@ class RateLimiter:
         self._throttled_in_a_row = 0
         self._round = 0
         self.in_flight = 0
-        self._waiters: list[tuple[int, int, Query, asyncio.Future[Permit]]] = []
+        self._waiters: list[tuple[_Rank, int, Query, asyncio.Future[Permit]]] = []
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -230,7 +237,7 @@ class RateLimiter:
         if now >= query.deadline:
             raise DeadlineError("the deadline came before a free slot")
         future: asyncio.Future[Permit] = loop.create_future()
-        heapq.heappush(self._waiters, (query.priority, next(self._order), query, future))
+        heapq.heappush(self._waiters, (query.rank, next(self._order), query, future))
         self._pool.enqueue(self)
         self._pool.give_out()
         try:

@@ -112,8 +112,14 @@ def make_sync(
     return InstanceSync(instance, api, clock=clock or Moment(), resync_interval=resync_interval)
 
 
-async def refresh(sync: InstanceSync) -> Reading:
-    return await sync.refresh(Query(), lambda reading: None)
+async def refresh(sync: InstanceSync, query: Query | None = None) -> Reading:
+    """The numbers after what is due: the whole window, or what is new, or both."""
+    query = query or Query()
+    reading = await sync.refresh(query) if sync.is_listed() else None
+    if reading is None or sync.is_listing_due():
+        await sync.list_window(query)
+        reading = await sync.refresh(query)
+    return reading
 
 
 class Cut:
@@ -124,6 +130,10 @@ class Cut:
         self._waiting: list[asyncio.Future[None]] = []
         self._fetch = api.fetch_backups
         api.fetch_backups = self.fetch  # type: ignore[method-assign]
+
+    def let(self, requests: int) -> None:
+        """Let so many more through."""
+        self._left += requests
 
     async def fetch(
         self, instance: Instance, *, begin: float, end: float, offset: int, query: Query

@@ -34,7 +34,7 @@ async def test_a_listing_that_was_cut_off_goes_on_from_its_pages(through: int, h
     sync = make_sync(api, lookback=7 * DAY)
     cut = Cut(api, through)
     query = Query()
-    task = asyncio.create_task(sync.refresh(query, lambda reading: None))
+    task = asyncio.create_task(refresh(sync, query))
     await let_run()
     assert sync.progress == Progress(through, 42)
     if how == "cancelled":
@@ -71,7 +71,7 @@ async def test_pages_on_their_way_when_the_deadline_comes_are_kept() -> None:
 
     api.fetch_backups = fetch  # type: ignore[method-assign]
     query = Query()
-    task = asyncio.create_task(sync.refresh(query, lambda reading: None))
+    task = asyncio.create_task(refresh(sync, query))
     await let_run()
     query.expire()
     assert api.hold is not None

@@ -13,14 +13,16 @@ from exporter.errors import (
     Reason,
     UnavailableError,
 )
-from exporter.models import Backup, InstanceKey, Reading
+from exporter.models import Backup, InstanceKey
 from exporter.transport.limits import Query
 from tests.backups.fake_api import (
     INSTANCE,
     ORDERS,
     SIX_HOURS,
+    Cut,
     FakeApi,
     Moment,
+    let_run,
     make_rows,
     make_sync,
     refresh,
@@ -43,7 +45,7 @@ async def test_each_request_is_for_the_instance_and_by_the_query_of_its_refresh(
     sync = make_sync(api, clock=clock)
     for _ in range(2):  # the first time, and a resync: what is new, two pages, and the search
         query = Query()
-        await sync.refresh(query, lambda reading: None)
+        await refresh(sync, query)
         assert len(api.asked_for) == 7
         for instance, by in api.asked_for:
             assert instance == INSTANCE
@@ -198,15 +200,15 @@ async def test_a_clock_set_back_a_day_has_the_window_listed_anew() -> None:
     assert reading.listing_complete
 
 
-async def test_a_window_listed_anew_for_a_clock_set_back_publishes_nothing_early() -> None:
+async def test_after_a_clock_set_back_only_the_latest_is_told_until_all_is_listed() -> None:
     clock = Moment()
     api = FakeApi(make_rows(10))
     sync = make_sync(api, clock=clock)
     await refresh(sync)
     clock.now -= 3 * DAY
-    early: list[Reading] = []
-    await sync.refresh(Query(), early.append)
-    assert early == []
+    reading = await sync.refresh(Query())
+    assert (reading.count, reading.latest_end) == (None, None)
+    assert sync.is_listing_due()
 
 
 # Resync ----------------------------------------------------------------------------------------
@@ -230,43 +232,49 @@ async def test_the_whole_window_is_listed_anew_each_interval() -> None:
     assert whole[0] - NOON <= SIX_HOURS
 
 
-async def test_a_resync_publishes_what_is_known_before_it_begins() -> None:
+async def test_what_is_known_is_told_while_a_resync_goes_on() -> None:
     clock = Moment()
     api = FakeApi(make_rows(200))
     sync = make_sync(api, clock=clock)
-    early: list[Reading] = []
-    await sync.refresh(Query(), early.append)
-    assert early == []
+    await refresh(sync)
+    assert not sync.is_listing_due()
     clock.now += SIX_HOURS
-    api.rows.append(Backup("new", clock.now - 40, clock.now - 10, 1.0))
     api.requests()
-    reading = await sync.refresh(Query(), early.append)
-    assert [(found.at, found.count, found.latest_end) for found in early] == [
-        (clock.now, reading.count, clock.now - 10)
-    ]
-    assert api.requests() == 1 + 5  # what is new; 201 rows
+    assert sync.is_listing_due()
+    cut = Cut(api, 2)
+    resync = asyncio.create_task(sync.list_window(Query()))
+    await let_run()
+    for number in range(3):
+        cut.let(1)
+        clock.now += 60
+        api.rows.append(Backup(f"new-{number}", clock.now - 40, clock.now - 10, 1.0))
+        reading = await sync.refresh(Query())
+        assert reading.latest_end == clock.now - 10
+        assert reading.count == sum(row.end >= clock.now - DAY for row in api.rows if row.end)
+    cut.release()
+    await resync
+    assert not sync.is_listing_due()
+    reading = await sync.refresh(Query())
+    assert reading.count == sum(row.end >= clock.now - DAY for row in api.rows if row.end)
+    assert reading.listing_complete
 
 
-async def test_a_resync_that_fails_is_due_again_at_the_next_refresh() -> None:
+async def test_a_resync_that_fails_is_still_due_and_goes_on_from_its_pages() -> None:
     clock = Moment()
     api = FakeApi(make_rows(200))
     sync = make_sync(api, clock=clock)
     await refresh(sync)
     clock.now += SIX_HOURS
-    early: list[Reading] = []
     api.errors[49] = UnavailableError("no answer", reason=Reason.TIMEOUT)
     with pytest.raises(UnavailableError):
-        await sync.refresh(Query(), early.append)
-    assert len(early) == 1
+        await sync.list_window(Query())
+    assert sync.is_listing_due()
     clock.now += 60
+    assert (await sync.refresh(Query())).latest_end == NOON - 60
     api.requests()
-    await sync.refresh(Query(), early.append)
-    assert len(early) == 2
-    assert api.requests() > 1
-    clock.now += 60
-    await sync.refresh(Query(), early.append)
-    assert len(early) == 2
-    assert api.requests() == 1
+    await sync.list_window(Query())
+    assert api.requests() < 5
+    assert not sync.is_listing_due()
 
 
 def test_resyncs_are_spread_evenly_and_at_most_an_interval_away() -> None:
