@@ -625,6 +625,13 @@ class Run:
             )
             return
         assert success == 1
+        if "incremental_backups" not in gauges:
+            event("listing")
+            assert not self.must_succeed(watched, query, published, id_), (
+                "not listed, for no reason"
+            )
+            self.check_latest(watched, query, gauges)
+            return
         complete = gauges["incremental_backups_listing_complete"]
         if self.excuses_incomplete(query):
             watched.excused_at = last
@@ -704,6 +711,31 @@ class Run:
             f"scrape from {query.begun} to {query.ended} (query since {query.since}):\n"
             f"published {gauges}\nright at its end {right}\nopen: {open_}"
         )
+
+    def check_latest(self, watched: Watched, query: Query, gauges: dict[str, float]) -> None:
+        """All that is told before the window is listed. Backups that take over an hour may miss."""
+        truth = watched.truth
+        assert gauges.pop("incremental_backups_listing_complete") == 0
+        latest = gauges.pop("incremental_backup_latest_end_timestamp_seconds", -inf)
+        size = gauges.pop("incremental_backup_latest_size_bytes", None)
+        assert not gauges, f"published before the window was listed: {gauges}"
+        possible: dict[float, set[float | None]] = {-inf: {None}}
+        certain = -inf
+        moments = truth.moments(query.begun, query.ended)
+        for row in truth.rows():
+            states = truth.states(row, query.since, query.ended)
+            states |= self.remembered(watched, query, row)
+            if (
+                FINISHED not in states
+                or row.end is None
+                or (end := floor(NOON + row.end)) > moments[-1]
+            ):
+                continue
+            possible.setdefault(end, set()).add((row.size or 0.0) * 1024)
+            if len(states) == 1 and row.end - row.begin <= HOUR and end <= moments[0]:
+                certain = max(certain, end)
+        assert latest >= certain, "a later backup is known"
+        assert size in possible[latest]
 
     def remembered(self, watched: Watched, query: Query, row: Row) -> set[str]:
         """What a deleted row may still be published as: what it was when it was last listed."""
