@@ -6,6 +6,7 @@ The cause is the project, the reason, and the message less what differs from ins
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from exporter.errors import Reason
 from exporter.models import Failure, Instance, InstanceResult
@@ -84,8 +85,14 @@ def _shared(messages: Sequence[str], generalized: str) -> str:
 def generalize(message: str, instance: Instance) -> str:
     """The message with `…` for what is this instance's or this moment's: ids, times, counts."""
     for own in (instance.id, instance.name):
-        if own:
+        if own and own in message:
             message = re.sub(rf"(?<!\w){re.escape(own)}(?!\w)", _DIFFERS, message)
+    return _generalize(message)
+
+
+# Thousands of instances fail for few causes.
+@lru_cache(maxsize=1_024)
+def _generalize(message: str) -> str:
     for pattern in (_TIME, _ID, _DURATION, _NUMBER):
         message = pattern.sub(_DIFFERS, message)
     return message

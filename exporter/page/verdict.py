@@ -36,7 +36,10 @@ def build_verdict(counts: Mapping[State, int], *, old: str = "", is_asked: bool 
         return Verdict("no instances", Severity.UNKNOWN)
     everyone = "the only instance" if total == 1 else f"all {total:,} instances"
     if not is_asked:
-        return Verdict(f"no scrape yet, {format_count(total, 'instance')} to ask", Severity.UNKNOWN)
+        return Verdict(
+            f"no scrape yet, {format_count(total, 'instance')} {'waits' if total == 1 else 'wait'}",
+            Severity.UNKNOWN,
+        )
     if bad:
         count = sum(counts[state] for state in bad)
         of = everyone if count == total else f"{count:,} of {total:,} instances"

@@ -58,7 +58,7 @@ def test_warning_comes_after_five_minutes(age: float, warns: bool) -> None:
 def test_page_without_a_scrape_says_so_and_where_to_go() -> None:
     view = make_view([make_result("b"), make_result("a")], finished=None)
     page = parse(render_status(view, now=NOW, version="1", telemetry_path="/other"))
-    assert page.one("h1").text == "no scrape yet, 2 instances to ask"
+    assert page.one("h1").text == "no scrape yet, 2 instances wait"
     notice = page.one("div", "notice")
     assert notice.text.startswith("No scrape yet.")
     assert notice.one("a").attributes["href"] == "./other"

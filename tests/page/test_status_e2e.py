@@ -253,7 +253,7 @@ def make_hostile() -> View:
     )
 
 
-@pytest.mark.parametrize("size", [DESKTOP, (900, 700), PHONE, NARROWEST])
+@pytest.mark.parametrize("size", [(1920, 1080), DESKTOP, (900, 700), PHONE, NARROWEST])
 @pytest.mark.parametrize(
     "view", [make_demo(), make_hostile(), make_unasked()], ids=["demo", "hostile", "unasked"]
 )
@@ -293,6 +293,36 @@ def test_worst_instances_are_on_the_first_screen_in_order(
         ".map(r => r.querySelector('.name').innerText)"
     )
     assert on_screen[:4] == ["ledger", "archive", "reports", "inventory"]
+
+
+@pytest.mark.parametrize("name", ["demo", "one cause"])
+def test_on_a_phone_the_first_instance_stands_on_the_first_screen(
+    browser: Browser, server: PageServer, name: str
+) -> None:
+    refused = Failure(Reason.AUTH, "the login was refused: wrong account or password", "Check both")
+    known = make_reading(make_ends(every=300, age=25 * HOUR))
+    alike = [
+        make_result(f"db-{number:03}", number, None, refused, last_reading=known)
+        for number in range(300)
+    ]
+    server.view = make_demo() if name == "demo" else make_view(*alike)
+    browser.open(server.url, size=(360, 740))
+    bottom = browser.evaluate(
+        "document.querySelector('#instances tbody').getBoundingClientRect().bottom"
+    )
+    assert bottom <= 740
+
+
+def test_the_link_to_a_folded_cause_unfolds_it(browser: Browser, server: PageServer) -> None:
+    def failing(number: int, message: str) -> InstanceResult:
+        return make_result(f"db-{number}", number, None, Failure(Reason.SERVER, message))
+
+    server.view = make_view(*(failing(i, "this" if i % 2 else "that") for i in range(6)))
+    browser.open(server.url)
+    causes = "[...document.querySelectorAll('details')].map(e => e.open)"
+    assert browser.evaluate(causes) == [False, False]
+    browser.evaluate("document.querySelector('tbody .message a').click()")
+    assert sorted(browser.evaluate(causes)) == [False, True]
 
 
 def test_search_works_with_the_keyboard_alone(browser: Browser, server: PageServer) -> None:
