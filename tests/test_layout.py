@@ -23,6 +23,8 @@ FLOORS: dict[str, int] = {
     "cli": 10,
     "demo": 10,
     "flags": 10,
+    "once": 10,
+    "table": 10,
     "web": 9,
     "assembly": 8,
     "scraping": 7,
@@ -41,7 +43,15 @@ FLOORS: dict[str, int] = {
     "": 0,  # the package itself: its version
 }
 # Rooms on one floor that may use each other, one way.
-NEIGHBOURS = {("__main__", "cli"), ("cli", "demo"), ("cli", "flags"), ("reporting", "errors")}
+NEIGHBOURS = {
+    ("__main__", "cli"),
+    ("cli", "demo"),
+    ("cli", "flags"),
+    ("cli", "once"),
+    ("cli", "table"),
+    ("reporting", "errors"),
+    ("table", "once"),
+}
 # Who may start the simulated cloud; it is loaded by `--demo` alone, tests/test_demo.py.
 HOSTS = {"demo"}
 
@@ -84,6 +94,7 @@ BORDERS = {
         "web.web_config",
     },
     "pydantic_core": {"config.problems", "config.scalars", "web.web_config"},
+    "rich": {"table"},
     "starlette": {
         "web.app",
         "web.basic_auth",
