@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.models import Failure, ProjectResult, Snapshot
+from exporter.models import Failure, Instance, ProjectResult, Snapshot
 from exporter.page.causes import Cause, group_causes
+from exporter.page.rows import Advice, find_advice
 from exporter.page.state import Judged, State, judge
-from exporter.page.verdict import build_headline
+from exporter.page.verdict import Verdict, build_verdict
 from exporter.page.words import format_iso
 
 
@@ -19,10 +20,20 @@ class Report:
 
     snapshot: Snapshot
     now: float
-    verdict: str
+    verdict: Verdict
     counts: Mapping[State, int]
     instances: Sequence[Judged]  # worst first
     causes: Sequence[Cause]  # of all failures, those that concern most instances first
+
+    @property
+    def advice(self) -> Mapping[tuple[State, str], tuple[Advice, Sequence[Instance]]]:
+        """What to do about the states that are no failures, once for all instances in each."""
+        found: dict[tuple[State, str], tuple[Advice, list[Instance]]] = {}
+        for each in self.instances:
+            if (advice := find_advice(each)) is not None:
+                entry = found.setdefault((advice.state, advice.text), (advice, []))
+                entry[1].append(each.result.instance)
+        return found
 
     @property
     def is_failed(self) -> bool:
@@ -41,7 +52,7 @@ def build_report(snapshot: Snapshot, *, now: float) -> Report:
     return Report(
         snapshot,
         now,
-        build_headline(counts),
+        build_verdict(counts),
         counts,
         judged,
         group_causes(failing),
@@ -56,8 +67,8 @@ def render_json(report: Report) -> str:
         for result in cause.results
     }
     document = {
-        "verdict": report.verdict,
-        "severity": worst_severity(report),
+        "verdict": report.verdict.text,
+        "severity": report.verdict.severity.value,
         "failed": report.is_failed,
         "scraped_at": format_iso(report.snapshot.finished),
         "duration_seconds": round(report.snapshot.finished - report.snapshot.started, 3),
@@ -70,11 +81,6 @@ def render_json(report: Report) -> str:
         "projects": [_project_facts(project) for project in report.snapshot.projects],
     }
     return json.dumps(document, indent=2) + "\n"
-
-
-def worst_severity(report: Report) -> str:
-    worst = next((state for state in State if report.counts[state]), State.NOT_ASKED)
-    return worst.severity.value
 
 
 def _instance_facts(judged: Judged, now: float) -> dict[str, Any]:
@@ -111,7 +117,11 @@ def _instance_facts(judged: Judged, now: float) -> dict[str, Any]:
             "longest_interval_seconds": reading.max_interval_seconds,
             "listing_complete": reading.listing_complete,
         }
-    return facts | {"failure": _failure_facts(result.failure)}
+    advice = find_advice(judged)
+    return facts | {
+        "advice": advice.text if advice is not None else None,
+        "failure": _failure_facts(result.failure),
+    }
 
 
 def _failure_facts(failure: Failure | None) -> dict[str, Any] | None:

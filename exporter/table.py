@@ -2,19 +2,28 @@
 
 import io
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from exporter.models import Failure, Instance, ProjectResult
-from exporter.once import Report, worst_severity
-from exporter.page.causes import Cause, name_first
+from exporter.models import Instance
+from exporter.once import Report
+from exporter.page.causes import name_first
+from exporter.page.notices import build_notices
+from exporter.page.projects import build_project
 from exporter.page.state import Judged, Severity, State
-from exporter.page.words import format_count, format_duration, format_size, format_time
+from exporter.page.troubles import Trouble, build_trouble
+from exporter.page.words import (
+    format_clock,
+    format_count,
+    format_duration,
+    format_exact_time,
+    format_size,
+)
 
 WIDTH = 100
 _STYLES = {
@@ -24,7 +33,7 @@ _STYLES = {
     Severity.GOOD: "green",
 }
 _NOTHING = "-"
-_YEAR_MATTERS_SECONDS = 300 * 86_400.0
+_RANK = {state: rank for rank, state in enumerate(State)}
 
 
 def render_table(
@@ -54,21 +63,39 @@ def wants_colours(*, is_terminal: bool) -> bool:
 
 def _build(report: Report, external_url: str) -> Iterator[RenderableType]:
     snapshot = report.snapshot
-    yield Text(report.verdict, _STYLES[Severity(worst_severity(report))])
+    yield Text(report.verdict.text, _STYLES[report.verdict.severity])
     counts = ", ".join(f"{report.counts[s]:,} {s.value}" for s in State if report.counts[s])
     took = format_duration(snapshot.finished - snapshot.started)
-    scraped = f"scraped {format_time(snapshot.finished)} in {took}"
+    scraped = f"scraped {format_exact_time(snapshot.finished)} in {took}"
     yield Text(": ".join(filter(None, (scraped, counts))), "dim")
     if report.instances:
         yield Text()
         yield _build_table(report)
-    for cause in report.causes:
+    told = [*_tell_states(report), *_tell_causes(report), *_tell_projects(report)]
+    for block in sorted(told, key=lambda block: block.rank):
         yield Text()
-        yield _describe_cause(cause, external_url)
-    for project in snapshot.projects:
-        for notice in _notice_project(project):
-            yield Text()
-            yield notice
+        yield block.draw(external_url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What is the matter with some instances or a project, and what to do."""
+
+    rank: int
+    what: str
+    severity: Severity
+    whom: str
+    lines: Sequence[str]
+    runbook_href: str
+
+    def draw(self, external_url: str) -> Group:
+        title = Text.assemble((self.what, _STYLES[self.severity]), f"  {_printable(self.whom)}")
+        name = self.runbook_href.rpartition("/")[2]
+        runbook = f"{external_url}/runbooks/{name}" if external_url else f"docs/runbooks/{name}.md"
+        lines = [*self.lines, f"Runbook: {runbook}" if name else ""]
+        return Group(
+            title, *(Padding(Text(_printable(line)), (0, 0, 0, 4)) for line in lines if line)
+        )
 
 
 def _build_table(report: Report) -> Table:
@@ -91,7 +118,7 @@ def _build_table(report: Report) -> Table:
 def _numbers(judged: Judged, now: float) -> Iterator[str]:
     reading = judged.result.reading
     latest = reading.latest_end if reading is not None else None
-    yield _short_time(latest, now) if latest is not None else _NOTHING
+    yield format_clock(latest, now) if latest is not None else _NOTHING
     yield _short_duration(now - latest) if latest is not None else _NOTHING
     count = reading.count if reading is not None else None
     yield f"{count:,}" if count is not None else _NOTHING
@@ -101,59 +128,59 @@ def _numbers(judged: Judged, now: float) -> Iterator[str]:
     yield _short_duration(longest) if longest is not None else _NOTHING
 
 
-def _describe_cause(cause: Cause, external_url: str) -> Group:
-    failure, instances = cause.failure, cause.instances
-    first = instances[0]
-    project = first.project_name or first.project_id
-    if len(instances) == 1:
-        concerned = f"{_name_of(first)} ({first.id})" if first.name else first.id
-    else:
-        concerned = f"{format_count(len(instances), 'instance')}: {name_first(instances)}"
-    return _describe(
-        f"failing, {failure.reason.value}",
-        f"{concerned}, project {project}",
-        *_tell(failure),
-        f"Runbook: {_runbook(State.FAILING.alert, external_url)}",
-    )
-
-
-def _notice_project(project: ProjectResult) -> Iterator[Group]:
-    name = project.name or project.id
-    if project.discovery_success is False:
-        failure = project.discovery_failure
-        yield _describe(
-            "discovery failing",
-            f"project {name}: instances created since are not watched",
-            *(_tell(failure) if failure is not None else ()),
-        )
-    if project.takes_none:
-        found = format_count(project.found_instances or 0, "instance")
-        yield _describe(
-            "nothing watched",
-            f"project {name}: discovery finds {found} and takes none of them",
-            "What to do: look at name, tags and exclude of the discovery, and at --shard",
-        )
-    if project.unusable_ids:
-        yield _describe(
-            "not watched",
-            f"project {name}: ids of another form: {', '.join(project.unusable_ids[:3])}",
-            "An id is 1 to 64 letters, digits, '-' or '_'.",
+def _tell_states(report: Report) -> Iterator[_Block]:
+    for advice, instances in report.advice.values():
+        yield _Block(
+            _RANK[advice.state],
+            advice.state.value,
+            advice.state.severity,
+            _name_all(instances),
+            [f"What to do: {advice.text}"],
+            advice.runbook_href,
         )
 
 
-def _tell(failure: Failure) -> Iterator[str]:
-    yield failure.message
-    yield failure.evidence
-    yield f"What to do: {failure.hint}" if failure.hint else ""
+def _tell_causes(report: Report) -> Iterator[_Block]:
+    states = {each.result.instance.key: each.states for each in report.instances}
+    for cause in report.causes:
+        first = cause.instances[0]
+        state = State.FAILING if State.FAILING in states[first.key] else states[first.key][0]
+        trouble = build_trouble(cause.failure)
+        yield _Block(
+            _RANK[state],
+            f"{state.value}, {cause.reason.value}",
+            state.severity,
+            f"{_name_all(cause.instances)}, project {first.project_name or first.project_id}",
+            _tell(trouble),
+            trouble.runbook_href,
+        )
 
 
-def _describe(what: str, whom: str, *lines: str) -> Group:
-    title = Text.assemble((what, _STYLES[Severity.WARNING]), f"  {_printable(whom)}")
-    return Group(title, *(Padding(Text(_printable(line)), (0, 0, 0, 4)) for line in lines if line))
+def _tell_projects(report: Report) -> Iterator[_Block]:
+    projects = [build_project(each, 0, report.now) for each in report.snapshot.projects]
+    for notice in build_notices(projects, None, None, report.now):
+        trouble = notice.trouble
+        yield _Block(
+            len(_RANK),
+            notice.title.lower(),
+            Severity.WARNING,
+            f"{notice.name}: {notice.text}",
+            [*notice.items, *(_tell(trouble) if trouble is not None else ())],
+            trouble.runbook_href if trouble is not None else notice.runbook_href,
+        )
 
 
-def _runbook(alert: str, external_url: str) -> str:
-    return f"{external_url}/runbooks/{alert}" if external_url else f"docs/runbooks/{alert}.md"
+def _tell(trouble: Trouble) -> Sequence[str]:
+    hint = f"What to do: {trouble.hint}" if trouble.hint else ""
+    return trouble.message, trouble.evidence, hint
+
+
+def _name_all(instances: Sequence[Instance]) -> str:
+    """Of one its id too, which is what the console knows."""
+    if len(instances) > 1:
+        return f"{format_count(len(instances), 'instance')}: {name_first(instances)}"
+    (only,) = instances
+    return f"{only.name} ({only.id})" if only.name else only.id
 
 
 def _name_of(instance: Instance, *, with_project: bool = False) -> str:
@@ -166,12 +193,6 @@ def _name_of(instance: Instance, *, with_project: bool = False) -> str:
 def _printable(text: str) -> str:
     """Names and messages come from elsewhere: none may steer the terminal."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-
-
-def _short_time(timestamp: float, now: float) -> str:
-    moment = datetime.fromtimestamp(int(timestamp), UTC)
-    is_far = abs(now - timestamp) > _YEAR_MATTERS_SECONDS
-    return moment.strftime("%Y-%m-%d" if is_far else "%m-%d %H:%M")
 
 
 def _short_duration(seconds: float) -> str:

@@ -389,7 +389,7 @@ def test_a_discovery_that_takes_none_of_what_it_finds_is_a_failure(
     path.write_text(path.read_text().replace("instances: []", "discovery: {name: 'no such name'}"))
     assert main(["--config.file", str(path), "--once", "--output=table"]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "discovery finds 6 instances and takes none of them" in said
+    assert "discovery finds 6 instances and its filters take none of them" in said
 
 
 def test_progress_counts_instances_and_pages(

@@ -48,20 +48,35 @@ def test_the_verdict_comes_first_then_each_instance_worst_first() -> None:
     assert render_table(report) == (
         """\
 4 of 5 instances need attention
-scraped 2026-07-05 10:13:07Z in 1 s: 1 stale, 1 no backups, 1 failing, 1 hole, 1 ok
+scraped 2026-07-05 10:13:07 UTC in 1 s: 1 stale, 1 no backups, 1 failing, 1 hole, 1 ok
 
 STATE       INSTANCE  LATEST (UTC)     AGE  BACKUPS     SIZE  LONGEST
-stale       old       07-04 08:01   26h12m        1  1.0 MiB        -
+stale       old       4 Jul 08:01   26h12m        1  1.0 MiB        -
 no backups  empty     -                  -        0  0 bytes        -
 failing     refused   -                  -        -        -        -
-hole        holed     07-05 10:08       5m        2  2.0 MiB    7h55m
-ok          well      07-05 10:08       5m        2  2.0 MiB      10m
+hole        holed     10:08             5m        2  2.0 MiB    7h55m
+ok          well      10:08             5m        2  2.0 MiB      10m
+
+stale  old (old-id)
+    What to do: Compare with the backups that the cloud's console lists. If it shows none either: is
+    the instance running? Make a full backup by hand and open a ticket.
+    Runbook: docs/runbooks/GaussDBMySQLBackupStale.md
+
+no backups  empty (empty-id)
+    What to do: Incremental backups follow the first full one: is there one in the cloud's console,
+    and is this the id of the instance?
+    Runbook: docs/runbooks/GaussDBMySQLBackupNone.md
 
 failing, auth  refused (refused-id), project production
     The username or password is wrong.
     login at iam.example: HTTP 401, IAM.0101, request 8d0f3a
     What to do: check the password: three more refusals lock the account
-    Runbook: docs/runbooks/GaussDBMySQLBackupAPIFailing.md
+    Runbook: docs/runbooks/GaussDBMySQLBackupLoginFailing.md
+
+hole  holed (holed-id)
+    What to do: Backups are made again. If the console offers no restore to the time of the hole,
+    make a full backup now; the hole stays in sight until it has left the window.
+    Runbook: docs/runbooks/GaussDBMySQLBackupWindowHole.md
 """
     )
 
@@ -90,7 +105,7 @@ def test_projects_are_named_where_there_are_several() -> None:
 def test_the_table_fits_a_hundred_columns(has_colours: bool) -> None:
     long = "a-name-of-an-instance-that-is-as-long-as-the-cloud-takes-" + "z" * 40
     wide = "数据库" * 12
-    message = "a proxy's page: " + "word " * 80 + "y" * 150
+    message = "a proxy's page: " + "word " * 60 + "y" * 150
     report = make_report(
         make_result(long, make_reading([900 * DAY], lookback=1_000 * DAY, kilobytes=3e12)),
         make_result(wide, make_reading([5 * MINUTE])),
@@ -100,7 +115,7 @@ def test_the_table_fits_a_hundred_columns(has_colours: bool) -> None:
     assert max(map(columns, lines)) <= 100
     # What does not fit goes on in the next line: nothing is left out.
     text = "".join(lines)
-    assert text.count("z") == 40
+    assert text.count("z") == 3 * 40  # in the table, and below with its id
     assert text.count("库") == 12
     assert text.count("y") >= 150
     assert text.count("i" * 20) >= 3
@@ -136,7 +151,7 @@ def test_the_runbook_is_a_link_where_the_exporters_address_is_known() -> None:
     table = render_table(
         make_report(make_result(failure=REFUSED)), external_url="https://x.example"
     )
-    assert "Runbook: https://x.example/runbooks/GaussDBMySQLBackupAPIFailing" in table
+    assert "Runbook: https://x.example/runbooks/GaussDBMySQLBackupLoginFailing" in table
 
 
 def test_what_is_the_matter_with_a_project_is_told() -> None:
@@ -152,11 +167,11 @@ def test_what_is_the_matter_with_a_project_is_told() -> None:
         )
     )
     assert table.startswith("no instances\n")
-    assert "discovery failing  project one: instances created since are not watched\n" in table
-    assert (
-        "nothing watched  project p2: discovery finds 7 instances and takes none of them" in table
-    )
-    assert "not watched  project p3: ids of another form: a b" in table
+    assert "project  one: discovery is failing, so instances created since are not" in table
+    assert "    What to do: check the password" in table
+    assert "project  p2: discovery finds 7 instances and its filters take none of them" in table
+    assert "project  p3: 1 instance cannot be watched" in table
+    assert "    a b\n" in table
 
 
 # JSON -----------------------------------------------------------------------------------------
@@ -216,6 +231,7 @@ def test_scripts_get_the_same_facts() -> None:
         "oldest_end": "2026-07-05T09:58:07Z",
         "longest_interval_seconds": 600.0,
         "listing_complete": True,
+        "advice": None,
         "failure": None,
         "cause": None,
     }
