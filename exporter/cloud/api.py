@@ -16,6 +16,7 @@ from exporter.credentials.http_auth import CloudAuth, SigningAuth
 from exporter.credentials.signing import build_query
 from exporter.errors import BadResponseError
 from exporter.models import Instance, Page, TimeRange
+from exporter.transport.background import BackgroundLimiter
 from exporter.transport.failures import error_of
 from exporter.transport.limits import Query, RateLimiter
 from exporter.transport.retries import with_retries
@@ -34,7 +35,7 @@ _NOTHING = httpx.ByteStream(b"")
 
 
 class ProjectClient:
-    """One project's API: its endpoint, its credentials, its limiter."""
+    """One project's API: its endpoint, its credentials, its limiters."""
 
     def __init__(
         self,
@@ -48,7 +49,11 @@ class ProjectClient:
         self._project_id = project_id
         self._endpoint = endpoint
         self.auth = auth
-        self.limiter = RateLimiter(wire.pool, rate_limit=wire.config.rate_limit, jitter=wire.jitter)
+        rate_limit, jitter = wire.config.rate_limit, wire.jitter
+        self.limiter = RateLimiter(wire.pool, rate_limit=rate_limit, jitter=jitter)
+        self.background = BackgroundLimiter(
+            self.limiter, wire.background, rate_limit=rate_limit, jitter=jitter
+        )
         # What is sent beside the authentication; a compressed answer would cost more than it saves.
         self._headers = {
             "Host": httpx.URL(endpoint).netloc.decode("ascii"),
@@ -112,7 +117,7 @@ class ProjectClient:
             url += f"?{build_query(parameters)}"
         extensions = {
             "query": query,
-            "limiter": self.limiter,
+            "limiter": self.background if query.background else self.limiter,
             "operation": operation,
             "parse": parse,
         }

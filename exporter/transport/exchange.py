@@ -10,6 +10,7 @@ import httpx
 import structlog
 
 from exporter.errors import ApiError, BadResponseError, RateLimitedError
+from exporter.transport.background import BackgroundLimiter
 from exporter.transport.bodies import read_body
 from exporter.transport.failures import quote, reason_of, retry_after
 from exporter.transport.limits import Query, RateLimiter, parse_policy_hint
@@ -50,7 +51,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         extensions = request.extensions
         query: Query = extensions["query"]
-        limiter: RateLimiter | None = extensions.get("limiter")
+        limiter: RateLimiter | BackgroundLimiter | None = extensions.get("limiter")
         if limiter is None:
             return await self._exchange(request, query)
         permit = await limiter.acquire(query)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from exporter.config.schema import ApiConfig
+from exporter.transport.background import background_pool
 from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.exchange import LimitedTransport, Observe
 from exporter.transport.limits import ConnectionPool, Jitter
@@ -20,6 +21,7 @@ class Wire:
 
     transport: LimitedTransport
     pool: ConnectionPool
+    background: ConnectionPool
     config: ApiConfig
     clock: Callable[[], float]
     jitter: Jitter
@@ -65,7 +67,8 @@ def connect(
         clock=clock,
         proxy=proxy.address if proxy is not None else "",
     )
-    return Wire(limited, ConnectionPool(config.max_connections), config, clock, jitter)
+    pool = ConnectionPool(config.max_connections)
+    return Wire(limited, pool, background_pool(pool), config, clock, jitter)
 
 
 def ssl_context(config: ApiConfig) -> ssl.SSLContext:
