@@ -57,7 +57,12 @@ HOSTS = {"demo"}
 
 # A library stays behind the modules that are its border.
 BORDERS = {
-    "aiohttp": {"transport.connections", "transport.exchange", "transport.unanswered"},
+    "aiohttp": {
+        "transport.connections",
+        "transport.exchange",
+        "transport.persistent",
+        "transport.unanswered",
+    },
     "bcrypt": {"web.basic_auth"},
     "httpx": {
         "assembly",

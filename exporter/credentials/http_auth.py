@@ -155,7 +155,7 @@ class SigningAuth(CloudAuth):
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         signed = sign(
             request.method,
-            request.url.netloc.decode("ascii"),
+            request.headers["Host"],
             path,
             query,
             access_key=_header_text("the access key", keys.access_key),

@@ -18,6 +18,8 @@ from exporter.transport.unanswered import Way, network_error, timed_out
 
 log = structlog.get_logger(__name__)
 
+_FAILING_SERVER = frozenset({502, 503, 504})
+
 Observe = Callable[[str, float], None]  # an operation and the seconds it took
 
 
@@ -93,6 +95,8 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         status = response.status_code
         if status != 200 and not (status == 201 and request.method == "POST"):
             meter.count_error(reason_of(status))
+        if status in _FAILING_SERVER:
+            _end_connection(response)  # the next one may lead to a server that works
         _parse(response)
         _log(request, started, response)
         return response
@@ -151,9 +155,13 @@ def _parse(response: httpx.Response) -> None:
         exc.status = response.status_code
         exc.request_id = _request_id(response)
         response.extensions["parsed"] = exc
-        discard: Callable[[], None] | None = response.extensions.get("discard")
-        if discard is not None:
-            discard()
+        _end_connection(response)
+
+
+def _end_connection(response: httpx.Response) -> None:
+    discard: Callable[[], None] | None = response.extensions.get("discard")
+    if discard is not None:
+        discard()
 
 
 def _request_id(response: httpx.Response) -> str:

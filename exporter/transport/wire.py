@@ -15,6 +15,14 @@ from exporter.transport.exchange import LimitedTransport, Observe
 from exporter.transport.limits import ConnectionPool, Jitter
 
 
+def host_of(url: httpx.URL) -> str:
+    """What the `Host` header says, and a signature signs. The dot that ends an absolute name is
+    for the DNS alone: gateways and certificates do not know it."""
+    netloc = url.netloc.decode("ascii")
+    name, colon, port = netloc.partition(":") if not netloc.startswith("[") else (netloc, "", "")
+    return f"{name.rstrip('.')}{colon}{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """What all projects' clients share: one pool of connections, one clock, one way to wait."""
@@ -32,6 +40,7 @@ class Wire:
         As httpx's own client does it, less what no answer of this API needs (redirects, cookies,
         hooks, a body read in pieces): that takes longer than all the rest of a request.
         """
+        request.headers["Host"] = host_of(request.url)
         if auth is None:
             return await self.transport.handle_async_request(request)
         flow = auth.async_auth_flow(request)
@@ -86,6 +95,4 @@ def _open_connections(config: ApiConfig, proxy: Proxy | None) -> ExactTransport:
     return ExactTransport(
         ssl_context=ssl_context(config),
         proxy=proxy,
-        # Long enough for an idle connection to be of use to the next scrape.
-        keepalive_seconds=90.0,
     )
