@@ -17,7 +17,7 @@ from exporter.config.schema import (
     Config,
     ProjectConfig,
 )
-from exporter.credentials.metadata import create_metadata_client
+from exporter.credentials.local import create_local_client
 from exporter.credentials.ways_in import Accounts, build_auth
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
@@ -63,10 +63,10 @@ class Exporter:
         self._jitter = jitter
         self._shard = shard
         self._total_shards = total_shards
-        self._metadata = (
+        self._local = (
             httpx.AsyncClient(transport=transport(), trust_env=False)
             if transport is not None
-            else create_metadata_client()
+            else create_local_client()
         )
         self._assembly: Assembly | None = None
         self._retiring: dict[asyncio.Task[None], Assembly] = {}
@@ -158,7 +158,7 @@ class Exporter:
             wire,
             project_id=settings.id,
             endpoint=settings.endpoint,
-            auth=build_auth(settings, wire, self._accounts, metadata=self._metadata),
+            auth=build_auth(settings, wire, self._accounts, local=self._local),
         )
 
     def _project(
@@ -202,13 +202,12 @@ class Exporter:
             for client in self._assembly.clients.values():
                 await _close_client(client)
             await self._assembly.wire.aclose()
-        await self._metadata.aclose()
+        await self._local.aclose()
 
 
 async def _close_client(client: ProjectClient) -> None:
     await client.auth.source.aclose()
     client.limiter.close()
-    client.background.close()
 
 
 @contextlib.contextmanager

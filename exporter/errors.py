@@ -5,6 +5,7 @@ ExporterError
 ├── DeadlineError              the scrape ran out of time
 └── ApiError                   a failed API request; `reason` is the metric's label
     ├── AuthError              the login or the signature was refused, or the token after a renewal
+    ├── LoginError             nobody refused the login, but there was no usable answer to it
     ├── RateLimitedError       429, or the project is backing off after one
     ├── UnavailableError       no answer, or a 5xx
     ├── RefusedError           another 4xx: bad request, missing permission, no such instance
@@ -111,6 +112,23 @@ class Facts(TypedDict):
 
 class AuthError(ApiError):
     """The cloud does not accept who we are."""
+
+
+class LoginError(ApiError):
+    """Who could tell who we are gave no answer, or none that makes sense."""
+
+    @classmethod
+    def of(cls, error: ApiError) -> "LoginError":
+        """What all requests fail with that needed the login."""
+        facts = error.facts
+        facts["tried"] = 1  # the message tells how often
+        return cls(
+            str(error),
+            reason=error.reason,
+            hint=error.hint,
+            retry_after=error.retry_after,
+            **facts,
+        )
 
 
 class RateLimitedError(ApiError):

@@ -206,7 +206,7 @@ async def test_what_the_cloud_gives_is_hidden_as_well(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("auth", "who"),
     [
-        ({**AUTH["password"], "password": "wrong"}, f"{DOMAIN}/{USER} at https://iam.example"),
+        ({**AUTH["password"], "password": "wrong"}, f"{DOMAIN}/{USER}"),
         ({"type": "token", "token": "wrong-token"}, f"the token of project {PROJECT}"),
         ({**AUTH["aksk"], "secret_key": "wrong"}, f"access key {ACCESS_KEY[:4]}…"),
         ({"type": "env"}, "access key of the environment"),

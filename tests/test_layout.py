@@ -23,8 +23,6 @@ FLOORS: dict[str, int] = {
     "cli": 10,
     "demo": 10,
     "flags": 10,
-    "once": 10,
-    "table": 10,
     "web": 9,
     "assembly": 8,
     "scraping": 7,
@@ -43,31 +41,20 @@ FLOORS: dict[str, int] = {
     "": 0,  # the package itself: its version
 }
 # Rooms on one floor that may use each other, one way.
-NEIGHBOURS = {
-    ("__main__", "cli"),
-    ("cli", "demo"),
-    ("cli", "flags"),
-    ("cli", "once"),
-    ("cli", "table"),
-    ("reporting", "errors"),
-    ("table", "once"),
-}
+NEIGHBOURS = {("__main__", "cli"), ("cli", "demo"), ("cli", "flags"), ("reporting", "errors")}
 # Who may start the simulated cloud; it is loaded by `--demo` alone, tests/test_demo.py.
 HOSTS = {"demo"}
 
 # A library stays behind the modules that are its border.
 BORDERS = {
-    "aiohttp": {
-        "transport.connections",
-        "transport.exchange",
-        "transport.persistent",
-        "transport.unanswered",
-    },
+    "aiohttp": {"transport.connections", "transport.exchange", "transport.unanswered"},
     "bcrypt": {"web.basic_auth"},
     "httpx": {
         "assembly",
         "cloud.api",
+        "credentials.exchange",
         "credentials.http_auth",
+        "credentials.local",
         "credentials.login",
         "credentials.metadata",
         "credentials.sources",
@@ -84,8 +71,9 @@ BORDERS = {
     "msgspec": {
         "cloud.answers",
         "cloud.restore_answers",
+        "credentials.exchange",
         "credentials.login",
-        "credentials.metadata",
+        "credentials.temporary_keys",
         "transport.failures",
         "transport.json_body",
     },
@@ -99,7 +87,6 @@ BORDERS = {
         "web.web_config",
     },
     "pydantic_core": {"config.problems", "config.scalars", "web.web_config"},
-    "rich": {"table"},
     "starlette": {
         "web.app",
         "web.basic_auth",
@@ -123,17 +110,12 @@ PURE = {
     "config.durations",
     "config.regions",
     "models",
-    "page.axis",
     "page.causes",
     "page.navigation",
-    "page.notices",
     "page.picture",
     "page.projects",
-    "page.restores",
     "page.rows",
     "page.state",
-    "page.strokes",
-    "page.troubles",
     "page.verdict",
     "page.words",
     "reporting.redaction",

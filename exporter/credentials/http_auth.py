@@ -3,31 +3,124 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import NoReturn
+from functools import partial
+from typing import Generic, NoReturn, TypeAlias
 
 import httpx
 
 from exporter.credentials.signing import sign
 from exporter.credentials.sources import Source
-from exporter.credentials.values import Keys, Token
+from exporter.credentials.trust import KEYS_LAST_SECONDS, Trust
+from exporter.credentials.values import Keys, T, Token
 from exporter.errors import ApiError, AuthError, Reason
 
-# What a gateway may answer without having looked at the signature.
+# What a gateway may answer without having looked at who asks.
 _SAID_BEFORE_A_LOOK = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+_SUSPECTS_REMEMBERED = 100
 _HEADER_TEXT = re.compile(r"[!-~]+")
 
 
-class CloudAuth(httpx.Auth):
-    """What the two ways of telling who we are have in common."""
+class _RenewingAuth(httpx.Auth, Generic[T]):
+    """What the two ways of telling who we are have in common.
 
-    source: Source[Token] | Source[Keys]
+    After a 401, what was shown is renewed once and the request repeated once; one request at a
+    time does that. What is refused even then, the source backs off.
+    """
 
-    def __init__(self, explain: Callable[[httpx.Response], ApiError] | None = None) -> None:
+    shown: str  # what a request shows, for people
+
+    def __init__(
+        self,
+        source: Source[T],
+        *,
+        trust: Trust,
+        explain: Callable[[httpx.Response], ApiError] | None,
+    ) -> None:
+        self.source = source
+        self._trust = trust
         self._explain = explain
+        # Requests that were refused, by path: if others are let in, it is their own trouble.
+        self._suspects: dict[str, float] = {}
 
-    def _refusal(self, what: str, response: httpx.Response) -> AuthError:
+    @property
+    def token_expires_at(self) -> float | None:
+        return None
+
+    def _show(self, request: httpx.Request, value: T) -> None:
+        """Put into the request what tells who we are."""
+        raise NotImplementedError
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        refused: T | None = None
+        while True:
+            value = await self.source.current()
+            if self._trust.holds(value):
+                sent_at = _now()
+                self._show(request, value)
+                request.extensions["is_still_good"] = partial(self._trust.holds, value)
+                response = yield request
+                if not response.extensions.get("was_sent", True):
+                    continue
+                if response.status_code != httpx.codes.UNAUTHORIZED:
+                    self._learn(request, response, value, sent_at)
+                    return
+                if refused is not None or self._is_own_trouble(request):
+                    return
+                refused = value
+                self._trust.doubt()
+            if request.url.path in self._suspects:
+                await asyncio.sleep(0)  # whoever is ready goes first: it may be let in
+            async with self._trust.turn(value):
+                # Those who waited here use what the first of them has learned.
+                value = await self._next_value(refused)
+                if self._trust.holds(value):
+                    continue
+                request.extensions.pop("is_still_good", None)
+                sent_at = _now()
+                self._show(request, value)
+                response = yield request
+                if response.status_code == httpx.codes.UNAUTHORIZED and refused is None:
+                    renewed = await self.source.renew(value)
+                    if renewed != value:
+                        value, sent_at = renewed, _now()
+                        self._show(request, value)
+                        response = yield request
+                self._learn(request, response, value, sent_at)
+                return
+
+    async def _next_value(self, refused: T | None) -> T:
+        return await (self.source.current() if refused is None else self.source.renew(refused))
+
+    def _learn(
+        self, request: httpx.Request, response: httpx.Response, value: T, sent_at: float
+    ) -> None:
+        status = response.status_code
+        if status == httpx.codes.UNAUTHORIZED:
+            self._suspect(request)
+            self._trust.doubt()
+            self.source.refused(value, self._refusal(response))
+        elif status < httpx.codes.INTERNAL_SERVER_ERROR and status not in _SAID_BEFORE_A_LOOK:
+            self._suspects.pop(request.url.path, None)
+            self._trust.accept(value, sent_at)
+            self.source.accepted(value)
+        else:
+            self._trust.hear(value)
+
+    def _suspect(self, request: httpx.Request) -> None:
+        self._suspects[request.url.path] = _now()
+        if len(self._suspects) > _SUSPECTS_REMEMBERED:
+            del self._suspects[next(iter(self._suspects))]
+
+    def _is_own_trouble(self, request: httpx.Request) -> bool:
+        """Whether this request was refused before, and others have been let in since."""
+        refused_at = self._suspects.get(request.url.path)
+        return refused_at is not None and self._trust.was_accepted_since(refused_at)
+
+    def _refusal(self, response: httpx.Response) -> AuthError:
         """What all requests fail with while this one's refusal is backed off."""
-        message, hint = f"the cloud refused {what}", ""
+        message, hint = f"the cloud refused {self.shown}", ""
         if self._explain is not None:
             told = self._explain(response)
             message, hint = f"{message}: {told.message}", told.hint
@@ -43,9 +136,66 @@ class CloudAuth(httpx.Auth):
     ) -> Generator[httpx.Request, httpx.Response, NoReturn]:
         raise RuntimeError("this program is asynchronous")
 
+
+class TokenAuth(_RenewingAuth[Token]):
+    """`X-Auth-Token`."""
+
+    shown = "the token"
+
+    def __init__(
+        self,
+        source: Source[Token],
+        *,
+        explain: Callable[[httpx.Response], ApiError] | None = None,
+    ) -> None:
+        super().__init__(source, trust=Trust(), explain=explain)
+
     @property
     def token_expires_at(self) -> float | None:
-        return None
+        return self.source.expires_at
+
+    def _show(self, request: httpx.Request, value: Token) -> None:
+        request.headers["X-Auth-Token"] = _header_text("the token", value.value)
+
+
+class SigningAuth(_RenewingAuth[Keys]):
+    """SDK-HMAC-SHA256. The trust in a key is shared by all projects that sign with it."""
+
+    shown = "the signature"
+
+    def __init__(
+        self,
+        source: Source[Keys],
+        *,
+        project_id: str | None,
+        clock: Callable[[], float],
+        explain: Callable[[httpx.Response], ApiError] | None = None,
+    ) -> None:
+        trust = Trust(KEYS_LAST_SECONDS, within=source.account)
+        super().__init__(source, trust=trust, explain=explain)
+        self._project_id = project_id
+        self._clock = clock
+
+    def _show(self, request: httpx.Request, value: Keys) -> None:
+        path, _, query = request.url.raw_path.decode("ascii").partition("?")
+        signed = sign(
+            request.method,
+            request.url.netloc.decode("ascii"),
+            path,
+            query,
+            access_key=_header_text("the access key", value.access_key),
+            secret_key=value.secret_key,
+            security_token=value.security_token
+            and _header_text("the security token", value.security_token),
+            project_id=self._project_id,
+            now=self._clock(),
+            body=b"" if request.method == "GET" else request.content,
+        )
+        request.headers.update(signed.headers)
+
+
+# A project's way of telling who we are.
+CloudAuth: TypeAlias = TokenAuth | SigningAuth
 
 
 def _header_text(what: str, value: str) -> str:
@@ -59,110 +209,5 @@ def _header_text(what: str, value: str) -> str:
     return value
 
 
-class TokenAuth(CloudAuth):
-    """`X-Auth-Token`; on a 401 the token is renewed once and the request repeated once."""
-
-    def __init__(
-        self,
-        source: Source[Token],
-        *,
-        explain: Callable[[httpx.Response], ApiError] | None = None,
-    ) -> None:
-        super().__init__(explain)
-        self.source: Source[Token] = source
-
-    @property
-    def token_expires_at(self) -> float | None:
-        return self.source.expires_at
-
-    async def async_auth_flow(
-        self, request: httpx.Request
-    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        token = await self.source.current()
-        request.headers["X-Auth-Token"] = _header_text("the token", token.value)
-        response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            renewed = await self.source.renew(token)
-            if renewed.value != token.value:
-                token = renewed
-                request.headers["X-Auth-Token"] = _header_text("the token", token.value)
-                response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            self.source.refused(token, self._refusal("the token", response))
-        elif response.is_success:
-            self.source.accepted(token)
-
-
-class SigningAuth(CloudAuth):
-    """SDK-HMAC-SHA256. Until a key was accepted once, its requests go one at a time:
-    more than five refused signatures lock it."""
-
-    def __init__(
-        self,
-        source: Source[Keys],
-        *,
-        project_id: str,
-        clock: Callable[[], float],
-        explain: Callable[[httpx.Response], ApiError] | None = None,
-    ) -> None:
-        super().__init__(explain)
-        self.source: Source[Keys] = source
-        self._project_id = project_id
-        self._clock = clock
-        self._proven: Keys | None = None
-        # One waits for each project: a cloud that hangs does not keep the other projects out.
-        self._turn = asyncio.Lock()
-
-    async def async_auth_flow(
-        self, request: httpx.Request
-    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        for _ in range(2):
-            keys = await self.source.current()
-            if not self._is_proven(keys):
-                async with self._turn, self.source.probe:
-                    # Those who waited here use what the first of them has learned.
-                    keys = await self.source.current()
-                    if not self._is_proven(keys):
-                        self._sign(request, keys)
-                        response = yield request
-                        if response.status_code == httpx.codes.UNAUTHORIZED:
-                            renewed = await self.source.renew(keys)
-                            if renewed != keys:
-                                keys = renewed
-                                self._sign(request, keys)
-                                response = yield request
-                        self._learn(keys, response)
-                        return
-            self._sign(request, keys)
-            response = yield request
-            if response.status_code != httpx.codes.UNAUTHORIZED:
-                return
-            if self._is_proven(keys):
-                self._proven = None  # one request at a time again, to find out
-
-    def _learn(self, keys: Keys, response: httpx.Response) -> None:
-        status = response.status_code
-        if status == httpx.codes.UNAUTHORIZED:
-            self.source.refused(keys, self._refusal("the signature", response))
-        elif status < httpx.codes.INTERNAL_SERVER_ERROR and status not in _SAID_BEFORE_A_LOOK:
-            self._proven = keys
-            self.source.accepted(keys)
-
-    def _is_proven(self, keys: Keys) -> bool:
-        return keys == self._proven
-
-    def _sign(self, request: httpx.Request, keys: Keys) -> None:
-        path, _, query = request.url.raw_path.decode("ascii").partition("?")
-        signed = sign(
-            request.method,
-            request.headers["Host"],
-            path,
-            query,
-            access_key=_header_text("the access key", keys.access_key),
-            secret_key=keys.secret_key,
-            security_token=keys.security_token
-            and _header_text("the security token", keys.security_token),
-            project_id=self._project_id,
-            now=self._clock(),
-        )
-        request.headers.update(signed.headers)
+def _now() -> float:
+    return asyncio.get_running_loop().time()

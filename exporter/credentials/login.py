@@ -3,11 +3,11 @@
 import httpx
 import msgspec
 
+from exporter.credentials.exchange import exchange
 from exporter.credentials.values import Token
-from exporter.errors import AuthError, BadResponseError, Reason, RefusedError
+from exporter.errors import BadResponseError
 from exporter.reporting.redaction import SecretRegistry
-from exporter.transport.failures import LOCKED_HINT, error_of, quote
-from exporter.transport.limits import Query
+from exporter.transport.failures import not_json
 from exporter.transport.times import parse_time
 from exporter.transport.wire import Wire
 
@@ -22,17 +22,14 @@ class _TokenBody(msgspec.Struct):
 
 def parse_token(response: httpx.Response) -> Token:
     """The token of a 201; BadResponseError if there is none."""
+    try:
+        facts = msgspec.json.decode(response.content, type=_TokenBody).token
+        expires_at = parse_time(facts.expires_at)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as exc:
+        raise not_json(response.content, "a token that says when it ends", exc) from exc
     value = response.headers.get("x-subject-token", "")
     if not value:
-        raise BadResponseError("IAM's answer has no X-Subject-Token", status=201)
-    try:
-        expires_at = parse_time(
-            msgspec.json.decode(response.content, type=_TokenBody).token.expires_at
-        )
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as exc:
-        raise BadResponseError(
-            f"IAM's answer does not say when the token ends: {quote(str(exc))}"
-        ) from exc
+        raise BadResponseError("the answer has no X-Subject-Token", status=response.status_code)
     return Token(value, expires_at)
 
 
@@ -64,27 +61,14 @@ async def fetch_token(
             "scope": {"project": {"id": project_id}},
         }
     }
-    response = await wire.send(
-        httpx.Request(
-            "POST",
-            f"{iam_endpoint}/v3/auth/tokens?nocatalog=true",
-            json=body,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            extensions={"query": Query(), "operation": LOGIN},
-        )
+    token = await exchange(
+        wire,
+        f"{iam_endpoint}/v3/auth/tokens?nocatalog=true",
+        body,
+        parse_token,
+        what=f"login of {username} at {iam_endpoint}",
+        operation=LOGIN,
+        refused_hint="check domain (the account's name), username, password and the project's id",
     )
-    if response.status_code == 201:
-        token = parse_token(response)
-        registry.update(f"the token of project {project_id}", [token.value])
-        return token
-    error = error_of(response, now=wire.clock())
-    message = f"login of {username} at {iam_endpoint}: {error.message}"
-    if isinstance(error, AuthError | RefusedError):
-        hint = (
-            error.hint
-            if error.hint == LOCKED_HINT
-            else "check domain (the account's name), username, password and the project's id"
-        )
-        raise AuthError(message, reason=Reason.AUTH, hint=hint, status=error.status) from error
-    error.message = message
-    raise error
+    registry.update(f"the token of project {project_id}", [token.value])
+    return token

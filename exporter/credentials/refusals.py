@@ -8,15 +8,14 @@ from typing import Any
 import structlog
 
 from exporter.config.durations import format_duration
+from exporter.credentials.trust import KEYS_LAST_SECONDS, Trust
+from exporter.credentials.turns import Turn
 from exporter.errors import AuthError, Reason
 
 log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS = 60.0
 _BACKOFF_CAP_SECONDS = 900.0
-# After a login that failed for another reason than a refusal: the network, IAM's own trouble.
-_FAULT_SECONDS = 5.0
-_FAULT_CAP_SECONDS = 60.0
 # Longer than a scrape interval, so that a project that was refused less often gets its turn.
 _COURTESY_SECONDS = 75.0
 _ASKED_SECONDS = 600.0
@@ -29,7 +28,6 @@ class _BackOff:
 
     until: float = float("-inf")
     refused: int = 0
-    faults: int = 0
     error: AuthError | None = None
 
 
@@ -42,13 +40,13 @@ class Refusals:
     """
 
     def __init__(self, what: str) -> None:
-        self._what = what
+        self.what = what  # for logs
         self._back_offs: dict[tuple[str, str], _BackOff] = {}  # by secret, and "" or a project
         self._accepted: dict[str, set[str]] = {}  # the projects a secret has served, by secret
         self._refused_to: Counter[tuple[str, str]] = Counter()  # by secret and project
         self._asked: dict[tuple[str, str], float] = {}  # when last, by the same
-        self.login = asyncio.Lock()
-        self.probe = asyncio.Lock()
+        self.logins = Turn()  # one at a time
+        self.trust = Trust(KEYS_LAST_SECONDS)  # in an access key, of all projects that sign with it
 
     def check(self, secret: str, project: str) -> None:
         """AuthError while the back-off lasts."""
@@ -80,40 +78,33 @@ class Refusals:
         return _COURTESY_SECONDS if self._refused_to[secret, project] > fewest else 0.0
 
     def accept(self, secret: str, project: str) -> None:
+        """A request of the project was let in with what the secret gave."""
         for scope in ("", project):
             self._back_offs.pop((secret, scope), None)
         self._refused_to.pop((secret, project), None)
         self._accepted.setdefault(secret, set()).add(project)
 
-    def refuse(
-        self, secret: str, project: str, error: AuthError, *, fault: bool = False, own: bool = False
-    ) -> None:
-        """Back off: `fault` for a login that failed without having been refused, `own` for a
-        refusal that says nothing about the secret."""
+    def refuse(self, secret: str, project: str, error: AuthError, *, own: bool = False) -> None:
+        """Back off. `own`: the refusal says nothing about the secret."""
         served = self._accepted.get(secret, set())
         if own or (served and project not in served):
             scope = project
         else:
             # What has served this project does no more.
             scope = ""
-            if not fault:
-                self._accepted.pop(secret, None)
+            self._accepted.pop(secret, None)
         back_off = self._back_offs.setdefault((secret, scope), _BackOff())
-        if back_off.until > asyncio.get_running_loop().time():
+        now = asyncio.get_running_loop().time()
+        if back_off.until > now:
             return  # one of several that were refused together
         self._forget_the_oldest()
-        if fault:
-            wait = min(_FAULT_CAP_SECONDS, _FAULT_SECONDS * 2.0**back_off.faults)
-            back_off.faults = min(back_off.faults + 1, 16)
-        else:
-            wait = min(_BACKOFF_CAP_SECONDS, _BACKOFF_SECONDS * 2.0**back_off.refused)
-            back_off.refused = min(back_off.refused + 1, 16)
-            self._refused_to[secret, project] += 1
-        back_off.error = error
-        back_off.until = asyncio.get_running_loop().time() + wait
+        wait = min(_BACKOFF_CAP_SECONDS, _BACKOFF_SECONDS * 2.0**back_off.refused)
+        back_off.refused = min(back_off.refused + 1, 16)
+        back_off.until, back_off.error = now + wait, error
+        self._refused_to[secret, project] += 1
         log.warning(
             "login failed",
-            who=self._what,
+            who=self.what,
             project=project,
             error=error.message,
             hint=error.hint,

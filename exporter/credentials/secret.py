@@ -7,7 +7,10 @@ from exporter.reporting.redaction import SecretRegistry
 
 
 class SecretSource:
-    """A secret from the configuration, or from a file that is read again when it changes."""
+    """A secret from the configuration, or from a file that is read again when it changes.
+
+    White space at its ends is no part of it, whichever way it is given.
+    """
 
     def __init__(
         self,
@@ -23,7 +26,12 @@ class SecretSource:
         self._file = file
         self._seen: tuple[int, int, int] | None = None
         if value is not None:
-            registry.update(owner, [value])
+            self._value = value.strip()
+            registry.update(owner, [self._value])
+
+    def forget(self) -> None:
+        """Read the file once more, even if it looks the same: clocks of file systems are coarse."""
+        self._seen = None
 
     def read(self) -> str:
         """The secret; AuthError where its file cannot be read."""
@@ -38,7 +46,7 @@ class SecretSource:
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen == self._seen:
                 return
-            value = file.read_text(encoding="utf-8-sig").strip("\r\n")
+            value = clean(file.read_text(encoding="utf-8-sig"), f"the secret in {file}")
         except (OSError, UnicodeDecodeError) as exc:
             what = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
             raise AuthError(
@@ -46,11 +54,23 @@ class SecretSource:
                 reason=Reason.AUTH,
                 hint="check the path and the permissions of the file",
             ) from exc
-        if not value:
-            raise AuthError(
-                f"the secret in {file} is empty",
-                reason=Reason.AUTH,
-                hint="write the secret into the file; no reload is needed",
-            )
         self._registry.update(self._owner, [value])
         self._value, self._seen = value, seen
+
+
+def clean(text: str, what: str) -> str:
+    """A secret as it is used: without the white space around it. AuthError if it is none."""
+    value = text.strip()
+    if not value:
+        problem = "is empty"
+    elif "\n" in value or "\r" in value:
+        problem = "has more than one line"
+    elif any("\ud800" <= char <= "\udfff" for char in value):
+        problem = "is not UTF-8 text"  # out of the environment, which may hold any bytes
+    else:
+        return value
+    raise AuthError(
+        f"{what} {problem}",
+        reason=Reason.AUTH,
+        hint="it must be the secret and nothing else; a file is read again without a reload",
+    )

@@ -11,13 +11,19 @@ from typing import Generic, Protocol
 import httpx
 import structlog
 
+from exporter.config.durations import format_duration
 from exporter.credentials.refusals import Refusals
+from exporter.credentials.trust import Trust
 from exporter.credentials.values import T, Token
-from exporter.errors import ApiError, AuthError, Reason
+from exporter.errors import ApiError, AuthError, LoginError
 
 log = structlog.get_logger(__name__)
 
 _ODD_CLOCK_SECONDS = 60.0
+# After a login that nobody has refused: the network, or IAM's own trouble.
+_FAULT_SECONDS = 5.0
+_FAULT_CAP_SECONDS = 60.0
+_RETRY_AFTER_CAP_SECONDS = 900.0
 
 
 class Source(Protocol[T]):
@@ -28,7 +34,7 @@ class Source(Protocol[T]):
         """When what is held ends; None where unknown or nothing is held."""
 
     async def current(self) -> T:
-        """What to use now. AuthError while nothing can be had."""
+        """What to use now. ApiError while nothing can be had."""
 
     async def renew(self, stale: T) -> T:
         """What to use instead of `stale`, which was refused."""
@@ -40,14 +46,17 @@ class Source(Protocol[T]):
         """The cloud has refused `value`, and nothing newer is to be had."""
 
     @property
-    def probe(self) -> asyncio.Lock:
-        """Held by the one request that finds out whether the cloud takes an account's keys."""
+    def account(self) -> Trust:
+        """The trust in an access key, shared by all that sign with it."""
 
     async def aclose(self) -> None: ...
 
 
 class StaticSource(Generic[T]):
-    """A token or keys from the configuration or from files: read, never asked for."""
+    """A token or keys that the configuration, a file or the environment holds.
+
+    Read for each request, and never asked for: only people renew them.
+    """
 
     def __init__(
         self,
@@ -56,11 +65,14 @@ class StaticSource(Generic[T]):
         refusals: Refusals,
         *,
         project_id: str,
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
+        """`forget` makes the next `load` look anew, where it spares itself a file's reading."""
         self._load = load
         self._fingerprint = fingerprint
         self._refusals = refusals
         self._project_id = project_id
+        self._forget = forget
 
     @property
     def expires_at(self) -> float | None:
@@ -68,14 +80,24 @@ class StaticSource(Generic[T]):
 
     async def current(self) -> T:
         value = self._load()
-        self._refusals.check(self._fingerprint(value), self._project_id)
+        try:
+            self._check(value)
+        except AuthError:
+            value = self._load_anew()
+            self._check(value)
         return value
 
     async def renew(self, stale: T) -> T:
-        value = self._load()
-        if value != stale:
-            self._refusals.check(self._fingerprint(value), self._project_id)
+        value = self._load_anew()
+        self._check(value)
         return value
+
+    def _load_anew(self) -> T:
+        self._forget()
+        return self._load()
+
+    def _check(self, value: T) -> None:
+        self._refusals.check(self._fingerprint(value), self._project_id)
 
     def accepted(self, value: T) -> None:
         self._refusals.accept(self._fingerprint(value), self._project_id)
@@ -84,8 +106,8 @@ class StaticSource(Generic[T]):
         self._refusals.refuse(self._fingerprint(value), self._project_id, error)
 
     @property
-    def probe(self) -> asyncio.Lock:
-        return self._refusals.probe
+    def account(self) -> Trust:
+        return self._refusals.trust
 
     async def aclose(self) -> None:
         return None
@@ -95,7 +117,7 @@ class RenewedSource(Generic[T]):
     """A token or keys that are asked for, kept, and renewed before their end.
 
     One request for them at a time, whoever needs them, and one for an account, whatever project
-    needs it; it outlives those who wait for it.
+    needs it. It outlives those who wait for it, and nobody waits while what is held still serves.
     """
 
     def __init__(
@@ -108,19 +130,27 @@ class RenewedSource(Generic[T]):
         project_id: str,
         margin_seconds: float,
         used_share: float = 0.75,
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
-        """Renewed `margin_seconds` before the end, but not before `used_share` of what was left."""
+        """Renewed `margin_seconds` before the end, but not before `used_share` of what was left.
+
+        `secret` is what `fetch` shows of who we are; `forget` makes it look anew.
+        """
         self._fetch = fetch
         self._secret = secret
+        self._forget = forget
         self._clock = clock
         self._refusals = refusals
         self._project_id = project_id
         self._margin_seconds = margin_seconds
         self._used_share = used_share
         self._held: T | None = None
+        self._held_by = ""  # the secret that it was given for
         self._renew_at = float("inf")
-        self._used_secret: str | None = None
-        self._ever_accepted = False
+        self._asked_with = ""
+        self._fault: LoginError | None = None
+        self._faults = 0
+        self._asks_again_at = float("-inf")  # in the loop's time
         self._task: asyncio.Task[T] | None = None
 
     @property
@@ -131,50 +161,63 @@ class RenewedSource(Generic[T]):
         held = self._held
         if held is None:
             return await self._ask()
-        if self._clock() < self._renew_at:
-            return held
-        try:
-            return await self._ask()
-        except AuthError:
-            # It still serves until its end; the next request tries again.
-            if held.expires_at is not None and self._clock() < held.expires_at:
-                return held
-            raise
+        now = self._clock()
+        if now >= self._renew_at:
+            if held.expires_at is not None and now >= held.expires_at:
+                return await self._ask()
+            self._renew_behind()
+        return held
 
     async def renew(self, stale: T) -> T:
-        if self._held is not None and self._held is not stale:
+        if self._held is not None and self._held != stale:
             return self._held
         self._held = None  # of no use any more, even if no other is to be had
         return await self._ask()
 
+    def _renew_behind(self) -> None:
+        """Ask for what comes next, while what is held still serves."""
+        try:
+            self._begin()
+        except ApiError:
+            return  # told already; it is asked for again when the back-off is over
+
     async def _ask(self) -> T:
+        return await asyncio.shield(self._begin())
+
+    def _begin(self) -> "asyncio.Task[T]":
+        """The request that is under way, or a new one. Raises ApiError while none may be sent."""
         if self._task is None:
-            secret = self._secret()
-            self._refusals.check(secret, self._project_id)
+            secret = self._check_secret()
             self._task = asyncio.create_task(self._run(secret))
             self._task.add_done_callback(_retrieve)
-        return await asyncio.shield(self._task)
+        return self._task
+
+    def _check_secret(self) -> str:
+        secret = self._secret()
+        try:
+            self._refusals.check(secret, self._project_id)
+        except AuthError:
+            self._forget()
+            secret = self._secret()
+            self._refusals.check(secret, self._project_id)
+        if self._fault is not None:
+            wait = self._asks_again_at - asyncio.get_running_loop().time()
+            if wait > 0 and secret == self._asked_with:
+                raise _again(self._fault, wait)
+        return secret
 
     async def _run(self, secret: str) -> T:
         try:
-            async with self._refusals.login:
+            async with self._refusals.logins.take(self):
                 # Another project may have been refused in the meantime.
                 self._refusals.check(secret, self._project_id)
+                self._asked_with = secret
                 value = await self._log_in(secret)
         finally:
             self._task = None
         now = self._clock()
-        self._held, self._used_secret = value, secret
-        self._renew_at = float("inf")
-        if value.expires_at is not None:
-            left = value.expires_at - now
-            # What comes with its end behind it tells that the clocks disagree, not that every
-            # request needs a login.
-            self._renew_at = (
-                max(value.expires_at - self._margin_seconds, now + left * self._used_share)
-                if left > 0
-                else now + _ODD_CLOCK_SECONDS
-            )
+        self._held, self._held_by = value, secret
+        self._renew_at = self._when_to_renew(value, now)
         log.info("login succeeded", expires_in_seconds=round((value.expires_at or now) - now))
         return value
 
@@ -182,38 +225,57 @@ class RenewedSource(Generic[T]):
         try:
             value = await self._fetch(secret)
         except AuthError as exc:
-            # Without a status nobody has refused anything: there was no answer. And what is not
-            # a 401 is about the project, not the password.
-            self._refusals.refuse(
-                secret,
-                self._project_id,
-                exc,
-                fault=exc.status is None,
-                own=exc.status not in (None, httpx.codes.UNAUTHORIZED),
-            )
+            # Without a status nobody has refused it: a file is missing, or it was not even asked.
+            if exc.status is not None:
+                # What is not a 401 is about the project, not the secret.
+                own = exc.status != httpx.codes.UNAUTHORIZED
+                self._refusals.refuse(secret, self._project_id, exc, own=own)
             raise
         except ApiError as exc:
-            error = AuthError(exc.message, reason=Reason.AUTH, hint=exc.hint, status=exc.status)
-            self._refusals.refuse(secret, self._project_id, error, fault=True)
-            raise error from exc
-        self._refusals.accept(secret, self._project_id)
+            raise self._note_fault(exc) from exc
+        self._fault, self._faults = None, 0
         return value
 
+    def _note_fault(self, error: ApiError) -> LoginError:
+        """No answer to the login, or none that makes sense: it is tried again soon."""
+        self._fault = LoginError.of(error)
+        wait = min(_FAULT_CAP_SECONDS, _FAULT_SECONDS * 2.0**self._faults)
+        wait = max(wait, min(error.retry_after or 0.0, _RETRY_AFTER_CAP_SECONDS))
+        self._faults = min(self._faults + 1, 16)
+        self._asks_again_at = asyncio.get_running_loop().time() + wait
+        log.warning(
+            "login failed",
+            who=self._refusals.what,
+            project=self._project_id,
+            error=error.message,
+            hint=error.hint,
+            next_try_seconds=round(wait),
+        )
+        return self._fault
+
+    def _when_to_renew(self, value: T, now: float) -> float:
+        if value.expires_at is None:
+            return float("inf")
+        left = value.expires_at - now
+        if left <= 0:
+            # Its end lies behind it: the clocks disagree, and not every request needs a login.
+            return now + _ODD_CLOCK_SECONDS
+        return max(value.expires_at - self._margin_seconds, now + left * self._used_share)
+
     def accepted(self, value: T) -> None:
-        self._ever_accepted = True
+        self._refusals.accept(self._held_by, self._project_id)
 
     def refused(self, value: T, error: AuthError) -> None:
-        # Once a login has been of use, a refusal is the request's own trouble: other instances
-        # must not suffer from it.
-        if not self._ever_accepted and self._used_secret is not None and self._held is value:
-            self._held = None
-            # A token that is refused tells nothing of the password that it was given for.
-            own = isinstance(value, Token)
-            self._refusals.refuse(self._used_secret, self._project_id, error, own=own)
+        if self._held != value:
+            return  # another request has renewed it
+        self._held = None
+        # A token that is refused tells nothing of the password that it was given for.
+        own = isinstance(value, Token)
+        self._refusals.refuse(self._held_by, self._project_id, error, own=own)
 
     @property
-    def probe(self) -> asyncio.Lock:
-        return self._refusals.probe
+    def account(self) -> Trust:
+        return self._refusals.trust
 
     async def aclose(self) -> None:
         if (task := self._task) is not None:
@@ -221,7 +283,13 @@ class RenewedSource(Generic[T]):
             await asyncio.gather(task, return_exceptions=True)
 
 
+def _again(error: LoginError, wait: float) -> LoginError:
+    again = LoginError.of(error)
+    again.message += f" (tried again in {format_duration(max(1, round(wait)))})"
+    return again
+
+
 def _retrieve(task: "asyncio.Task[T]") -> None:
-    """Take a failure that nobody waited for: `Refusals` has told of it."""
+    """Take a failure that nobody waited for: it has been told already."""
     if not task.cancelled():
         task.exception()

@@ -16,9 +16,10 @@ from exporter.config.schema import (
     StaticTokenAuth,
 )
 from exporter.credentials.environment import keys_from_environment
+from exporter.credentials.exchange import retried
 from exporter.credentials.http_auth import CloudAuth, SigningAuth, TokenAuth
 from exporter.credentials.login import fetch_token
-from exporter.credentials.metadata import fetch_temporary_keys
+from exporter.credentials.metadata import fetch_metadata_keys
 from exporter.credentials.refusals import Refusals
 from exporter.credentials.secret import SecretSource
 from exporter.credentials.sources import RenewedSource, Source, StaticSource
@@ -54,7 +55,7 @@ class _Project:
     config: ProjectConfig
     wire: Wire
     accounts: Accounts
-    metadata: httpx.AsyncClient
+    local: httpx.AsyncClient
 
     @property
     def id(self) -> str:
@@ -69,6 +70,10 @@ class _Project:
         return SecretSource(
             self.registry, f"the {what} of project {self.id}", value=_plain(value), **more
         )
+
+    def hide(self, owner: str, keys: Keys) -> None:
+        """No log and no page shows them from now on."""
+        self.registry.update(owner, filter(None, [keys.secret_key, keys.security_token]))
 
     def token_auth(self, source: Source[Token]) -> TokenAuth:
         return TokenAuth(source, explain=self._explain)
@@ -86,11 +91,11 @@ class _Project:
 
 
 def build_auth(
-    project: ProjectConfig, wire: Wire, accounts: Accounts, *, metadata: httpx.AsyncClient
+    project: ProjectConfig, wire: Wire, accounts: Accounts, *, local: httpx.AsyncClient
 ) -> CloudAuth:
     """The way in that the project's configuration names. Asks nothing and nobody yet."""
     build = _WAYS_IN[type(project.auth)]
-    return build(project.auth, _Project(project, wire, accounts, metadata))
+    return build(project.auth, _Project(project, wire, accounts, local))
 
 
 def _by_password(settings: PasswordAuth, project: _Project) -> TokenAuth:
@@ -108,12 +113,13 @@ def _by_password(settings: PasswordAuth, project: _Project) -> TokenAuth:
             registry=project.registry,
         )
 
-    # One account may serve several projects: what locks it is counted together.
-    account = f"{settings.domain}/{settings.username} at {iam_endpoint}"
+    # It is one account for all projects and regions: what locks it is counted together.
+    account = f"{settings.domain}/{settings.username}"
     return project.token_auth(
         RenewedSource(
             log_in,
             secret=password.read,
+            forget=password.forget,
             clock=project.wire.clock,
             refusals=project.accounts.refusals_of(account),
             project_id=project.id,
@@ -130,6 +136,7 @@ def _by_token(settings: StaticTokenAuth, project: _Project) -> TokenAuth:
             lambda value: value.value,
             project.accounts.refusals_of(f"the token of project {project.id}"),
             project_id=project.id,
+            forget=token.forget,
         )
     )
 
@@ -138,11 +145,13 @@ def _by_ecs_agency(settings: EcsAgencyAuth, project: _Project) -> SigningAuth:
     endpoint = settings.metadata_endpoint
 
     async def fetch_keys(_: str) -> Keys:
-        found = await fetch_temporary_keys(project.metadata, endpoint)
-        project.registry.update(
-            f"the agency at {endpoint}", [found.secret_key, found.security_token]
+        keys = await retried(
+            project.wire,
+            lambda _: fetch_metadata_keys(project.local, endpoint),
+            what=f"the metadata service at {endpoint}",
         )
-        return Keys(found.access_key, found.secret_key, found.security_token, found.expires_at)
+        project.hide(f"the agency at {endpoint}", keys)
+        return keys
 
     return project.signing_auth(
         RenewedSource(
@@ -169,23 +178,31 @@ def _by_access_key(settings: AkskAuth, project: _Project) -> SigningAuth:
             f"access key {access_key}", shown=f"access key {access_key[:4]}…"
         ),
         project,
+        forget=secret_key.forget,
     )
 
 
 def _by_environment(settings: EnvAuth, project: _Project) -> SigningAuth:
     def load() -> Keys:
         keys = keys_from_environment()
-        secrets = filter(None, [keys.secret_key, keys.security_token])
-        project.registry.update("the environment", secrets)
+        project.hide("the environment", keys)
         return keys
 
     account = "access key of the environment"
     return _by_static_keys(load, project.accounts.refusals_of(account), project)
 
 
-def _by_static_keys(load: Callable[[], Keys], refusals: Refusals, project: _Project) -> SigningAuth:
+def _by_static_keys(
+    load: Callable[[], Keys],
+    refusals: Refusals,
+    project: _Project,
+    *,
+    forget: Callable[[], None] = lambda: None,
+) -> SigningAuth:
     return project.signing_auth(
-        StaticSource(load, lambda keys: keys.secret_key, refusals, project_id=project.id)
+        StaticSource(
+            load, lambda keys: keys.secret_key, refusals, project_id=project.id, forget=forget
+        )
     )
 
 

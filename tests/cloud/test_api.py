@@ -325,8 +325,13 @@ async def test_a_throttling_message_in_any_charset_is_read(clock: Clock) -> None
 
 
 async def test_a_renewed_token_is_tried_within_the_same_attempt(clock: Clock) -> None:
-    tokens = iter([TOKEN, "another-token"])
-    api = Api(answers(httpx.Response(401), ok()), auth=token_auth(lambda: next(tokens)), retries=0)
+    token = [TOKEN]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        token[0] = "another-token"
+        return httpx.Response(401) if request.headers["X-Auth-Token"] == TOKEN else ok()
+
+    api = Api(answer, auth=token_auth(lambda: token[0]), retries=0)
     await api.list_backups()
     assert api.tokens == [TOKEN, "another-token"]
     assert api.errors == {Reason.AUTH: 1}

@@ -26,6 +26,7 @@ class Cloud:
         self.tokens = tokens or set()
         self.keys = keys or set()
         self.statuses: list[int] = []  # answers to come instead
+        self.refused_paths: set[str] = set()
         self.seen: list[str] = []  # the token or the access key of each request
         self.hold: asyncio.Event | None = None
         self.in_flight = 0
@@ -47,6 +48,7 @@ class Cloud:
         if self.statuses:
             return httpx.Response(self.statuses.pop(0))
         let_in = token in self.tokens if token is not None else access_key in self.keys
+        let_in = let_in and request.url.path not in self.refused_paths
         return httpx.Response(200 if let_in else 401)
 
 
@@ -60,11 +62,14 @@ class Login:
         self.asked: list[str] = []
         self.given = 0
         self.error: ApiError | None = None
+        self.hold: asyncio.Event | None = None
         self.let_in: set[str] | None = None  # the cloud's tokens: a new one is added, alone
 
     async def __call__(self, password: str) -> Token:
         self.asked.append(password)
         await asyncio.sleep(0.5)
+        if self.hold is not None:
+            await self.hold.wait()
         if self.error is not None:
             raise self.error
         if password != self.right:
@@ -131,8 +136,9 @@ class Client:
         self._auth = auth
         self._http = httpx.AsyncClient(transport=httpx.MockTransport(cloud))
 
-    async def get(self) -> int:
-        return (await self._http.get(URL, auth=self._auth)).status_code
+    async def get(self, path: str = "") -> int:
+        url = f"https://gaussdb.example{path}" if path else URL
+        return (await self._http.get(url, auth=self._auth)).status_code
 
     async def get_many(self, count: int) -> list[int | BaseException]:
         return await asyncio.gather(*(self.get() for _ in range(count)), return_exceptions=True)

@@ -30,3 +30,15 @@ def test_the_programs_own_environment_is_the_default(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "AK1")
     monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "secret")
     assert keys_from_environment() == Keys("AK1", "secret")
+
+
+def test_white_space_around_a_variable_is_no_part_of_it() -> None:
+    environment = {"HUAWEICLOUD_SDK_AK": " AK1\n", "HUAWEICLOUD_SDK_SK": "secret "}
+    assert keys_from_environment(environment) == Keys("AK1", "secret")
+
+
+def test_bytes_that_are_no_text_are_told_and_not_shown() -> None:
+    environment = {"HUAWEICLOUD_SDK_AK": "AK1", "HUAWEICLOUD_SDK_SK": "sec\udcffret"}
+    with pytest.raises(AuthError, match="HUAWEICLOUD_SDK_SK is not UTF-8 text") as caught:
+        keys_from_environment(environment)
+    assert "ret" not in caught.value.message

@@ -1,5 +1,6 @@
 """A log-in as it is documented, and what its failures say."""
 
+import asyncio
 import json
 
 import httpx
@@ -11,8 +12,9 @@ from exporter.errors import (
     ApiError,
     AuthError,
     BadResponseError,
-    RateLimitedError,
+    LoginError,
     Reason,
+    RefusedError,
     UnavailableError,
 )
 from exporter.reporting.redaction import SecretRegistry
@@ -111,19 +113,41 @@ async def test_a_clock_that_is_off_does_not_explain_a_wrong_password(clock: Cloc
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "reason"),
+    ("status", "text", "kind", "reason", "message"),
     [
-        (500, UnavailableError, Reason.SERVER),
-        (503, UnavailableError, Reason.SERVER),
-        (429, RateLimitedError, Reason.THROTTLED),
-        (200, BadResponseError, Reason.BAD_RESPONSE),
-        (302, BadResponseError, Reason.BAD_RESPONSE),
+        (500, "", UnavailableError, Reason.SERVER, "HTTP 500"),
+        (503, "", UnavailableError, Reason.SERVER, "HTTP 503, tried 3 times"),
+        (429, "", LoginError, Reason.THROTTLED, "HTTP 429"),
+        (201, "{}", BadResponseError, Reason.BAD_RESPONSE, "not a token that says when it ends"),
+        (201, "<html>", BadResponseError, Reason.BAD_RESPONSE, "but an HTML page"),
+        (302, "", BadResponseError, Reason.BAD_RESPONSE, "a redirect"),
+        (404, "<html>", RefusedError, Reason.BAD_RESPONSE, "not an answer of this API"),
     ],
 )
 async def test_trouble_of_iam_is_no_refusal(
-    clock: Clock, status: int, kind: type[ApiError], reason: Reason
+    clock: Clock, status: int, text: str, kind: type[ApiError], reason: Reason, message: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        await log_in(answers(login_answer({}, token="", status=status)))
-    assert caught.value.message.startswith("login of backup-reader at https://iam.example: HTTP")
+        await log_in(answers(httpx.Response(status, text=text)))
+    assert caught.value.message.startswith("login of backup-reader at https://iam.example: ")
+    assert message in str(caught.value)
     assert caught.value.reason is reason
+
+
+async def test_a_login_is_tried_again_as_other_requests_are(clock: Clock) -> None:
+    token, requests, _ = await log_in(answers(httpx.Response(503), login_answer()))
+    assert len(requests) == 2
+    assert token.value == "the-token"
+
+
+async def test_a_login_has_one_time_out_for_the_whole(clock: Clock) -> None:
+    """Three tries of ten seconds, whatever IAM says about when to come again."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(9)
+        return httpx.Response(503, headers={"Retry-After": "1"})
+
+    started = clock()
+    with pytest.raises(UnavailableError):
+        await log_in(answer)
+    assert clock() - started <= 30

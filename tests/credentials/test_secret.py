@@ -36,10 +36,25 @@ def test_a_secret_file_that_is_replaced_is_read_again(tmp_path: Path) -> None:
     assert secret.read() == "other"
 
 
-def test_only_line_ends_are_cut_off_a_secret(tmp_path: Path) -> None:
+def test_white_space_at_its_ends_is_no_part_of_a_secret(tmp_path: Path) -> None:
     file = tmp_path / "secret"
-    file.write_bytes(b" pass word \r\n\n")
-    assert SecretSource(SecretRegistry(), "owner", file=file).read() == " pass word "
+    file.write_bytes(b" \tpass word \r\n\n")
+    assert SecretSource(SecretRegistry(), "owner", file=file).read() == "pass word"
+    assert SecretSource(SecretRegistry(), "owner", value=" pass word\t").read() == "pass word"
+
+
+def test_a_secret_file_that_looks_the_same_is_read_again_where_it_was_refused(
+    tmp_path: Path,
+) -> None:
+    """Some file systems tell the time to the second."""
+    file = tmp_path / "secret"
+    write(file, "first", changed=1)
+    secret = SecretSource(SecretRegistry(), "owner", file=file)
+    assert secret.read() == "first"
+    write(file, "other", changed=1)
+    assert secret.read() == "first"
+    secret.forget()
+    assert secret.read() == "other"
 
 
 def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
@@ -53,7 +68,8 @@ def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
     [
         (None, "cannot read the secret in .*/secret: No such file or directory"),
         (b"\xff\xfe", "cannot read the secret in .*/secret: it is not UTF-8 text"),
-        (b"\n", "the secret in .*/secret is empty"),
+        (b" \n", "the secret in .*/secret is empty"),
+        (b"one\ntwo\n", "the secret in .*/secret has more than one line"),
     ],
 )
 def test_a_secret_file_that_cannot_be_used_is_told(

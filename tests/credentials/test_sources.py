@@ -1,4 +1,5 @@
 import asyncio
+import re
 from itertools import pairwise
 
 import httpx
@@ -6,11 +7,19 @@ import pytest
 import structlog
 
 from exporter.credentials.http_auth import SigningAuth, TokenAuth
-from exporter.credentials.metadata import fetch_temporary_keys
+from exporter.credentials.metadata import fetch_metadata_keys
 from exporter.credentials.refusals import Refusals
 from exporter.credentials.sources import RenewedSource
 from exporter.credentials.values import Keys, Token
-from exporter.errors import ApiError, AuthError, RateLimitedError, Reason, UnavailableError
+from exporter.errors import (
+    ApiError,
+    AuthError,
+    BadResponseError,
+    LoginError,
+    RateLimitedError,
+    Reason,
+    UnavailableError,
+)
 from exporter.simulator import SimulatedProject, Simulator
 from tests.credentials.doubles import PROJECT, Cloud, Connect, Login, make_source
 from tests.support.virtual_time import DAY, HOUR, NOON, Clock
@@ -90,15 +99,23 @@ async def test_tokens_that_never_serve_are_not_asked_for_again_and_again(
     assert login.given <= 4
 
 
-async def test_a_request_that_alone_is_refused_does_not_shut_out_the_others(
+async def test_a_request_that_alone_is_refused_shuts_the_others_out_once(
     clock: Clock, connect: Connect
 ) -> None:
+    """Nobody was let in since: the token may be dead. Later others show that it is not."""
     cloud, login = Cloud(tokens={"t1", "t2", "t3"}), Login(clock)
     client = connect(cloud, TokenAuth(make_source(login, clock)))
     assert await client.get() == 200
-    cloud.statuses = [401, 401]
-    assert await client.get() == 401
-    assert await client.get() == 200
+    cloud.refused_paths = {"/odd"}
+    assert await client.get("/odd") == 401
+    with pytest.raises(AuthError):
+        await client.get()
+    await clock.advance(60)
+    for _ in range(20):
+        outcomes = await asyncio.gather(client.get("/odd"), *(client.get() for _ in range(5)))
+        assert outcomes == [401] + [200] * 5
+        await clock.advance(60)
+    assert login.given <= 4
 
 
 async def test_a_403_does_not_renew_the_token(clock: Clock, connect: Connect) -> None:
@@ -128,7 +145,30 @@ async def test_a_token_is_renewed_before_its_end(
     assert login.given == 1
     await clock.advance(2)
     await client.get()
+    assert client.cloud.seen[-1] == "t1"  # it serves until the other is there
+    await clock.advance(1)
+    await client.get()
     assert login.given == 2
+    assert client.cloud.seen[-1] == "t2"
+
+
+async def test_a_renewal_that_hangs_keeps_nobody_waiting_while_the_token_is_good(
+    clock: Clock, connect: Connect
+) -> None:
+    login = Login(clock, lives=HOUR)
+    client = connect(Cloud(tokens={"t1", "t2"}), TokenAuth(make_source(login, clock)))
+    await client.get()
+    login.hold = asyncio.Event()
+    await clock.advance(0.8 * HOUR)
+    for _ in range(5):
+        asked_at = clock()
+        assert await client.get_many(10) == [200] * 10
+        assert clock() - asked_at < 0.2
+        await clock.advance(60)
+    assert (len(login.asked), client.cloud.seen[-1]) == (2, "t1")
+    login.hold.set()
+    await clock.advance(1)
+    assert await client.get() == 200
     assert client.cloud.seen[-1] == "t2"
 
 
@@ -172,13 +212,15 @@ async def test_the_old_token_serves_to_its_end_when_iam_is_down(
     login.error = UnavailableError("no answer within 10 s", reason=Reason.TIMEOUT)
     await clock.advance(DAY - 1_000)
     assert await client.get() == 200
+    await clock.advance(1)
     assert len(login.asked) == 2
     assert await client.get() == 200
     assert len(login.asked) == 2  # IAM is given a pause
     assert auth.token_expires_at == expires_at
     await clock.advance(1_000)
-    with pytest.raises(AuthError, match="no answer"):
+    with pytest.raises(LoginError, match="no answer") as caught:
         await client.get()
+    assert caught.value.reason is Reason.TIMEOUT
     login.error = None
     await clock.advance(60)
     assert await client.get() == 200
@@ -297,12 +339,14 @@ async def test_no_request_goes_out_with_a_dead_token_while_logins_back_off(
     "error",
     [
         UnavailableError("no answer within 10 s", reason=Reason.TIMEOUT),
+        UnavailableError("cannot connect", reason=Reason.NETWORK),
         UnavailableError("HTTP 503", reason=Reason.SERVER, status=503),
         RateLimitedError("HTTP 429", status=429),
-        AuthError("cannot read the metadata", reason=Reason.AUTH),
+        BadResponseError("not a token but an HTML page"),
     ],
+    ids=lambda error: error.reason,
 )
-async def test_trouble_of_iam_is_tried_again_soon(
+async def test_trouble_of_iam_is_no_refusal_and_tried_again_soon(
     clock: Clock, connect: Connect, error: ApiError
 ) -> None:
     login = Login(clock)
@@ -311,11 +355,13 @@ async def test_trouble_of_iam_is_tried_again_soon(
     tried: list[float] = []
     for _ in range(300):
         before = len(login.asked)
-        with pytest.raises(AuthError) as caught:
+        with pytest.raises(LoginError) as caught:
             await client.get()
-        assert caught.value.reason is Reason.AUTH
+        assert caught.value.reason is error.reason
         if len(login.asked) > before:
             tried.append(clock())
+        else:
+            assert re.search(r"\(tried again in [0-9]+s|1m\)$", caught.value.message)
         await clock.advance(1)
     steps = [b - a for a, b in pairwise(tried)]
     assert all(
@@ -325,6 +371,46 @@ async def test_trouble_of_iam_is_tried_again_soon(
     login.error = None
     await clock.advance(60)
     assert await client.get() == 200
+
+
+async def test_trouble_of_one_projects_iam_keeps_no_other_project_of_the_account_out(
+    clock: Clock, connect: Connect
+) -> None:
+    down, up, refusals = Login(clock), Login(clock), Refusals("an account")
+    down.error = UnavailableError("cannot connect", reason=Reason.NETWORK)
+    clients = [
+        connect(
+            Cloud(tokens={"t1"}),
+            TokenAuth(make_source(login, clock, refusals=refusals, project_id=f"project-{n}")),
+        )
+        for n, login in enumerate([down, up])
+    ]
+    outcomes = await asyncio.gather(*(c.get() for c in clients), return_exceptions=True)
+    assert isinstance(outcomes[0], LoginError)
+    assert outcomes[1] == 200
+
+
+async def test_logins_that_hang_let_the_next_project_of_the_account_log_in(
+    clock: Clock, connect: Connect
+) -> None:
+    """The first time they have a moment each; after that they are known to be silent."""
+    refusals = Refusals("an account")
+    clients, logins = [], []
+    for number in range(6):
+        login = Login(clock)
+        if number < 5:
+            login.hold = asyncio.Event()
+        logins.append(login)
+        source = make_source(login, clock, refusals=refusals, project_id=f"project-{number}")
+        clients.append(connect(Cloud(tokens={"t1", "t2"}), TokenAuth(source)))
+    tasks = [asyncio.create_task(client.get()) for client in clients]
+    begun = clock()
+    assert await tasks[-1] == 200
+    assert clock() - begun < 9
+    for login in logins[:5]:
+        assert login.hold is not None
+        login.hold.set()
+    assert await asyncio.gather(*tasks) == [200] * 6
 
 
 async def test_a_login_that_breaks_is_no_endless_login(clock: Clock, connect: Connect) -> None:
@@ -382,8 +468,7 @@ def make_agency(
     fetched: list[Keys] = []
 
     async def fetch(_: str) -> Keys:
-        found = await fetch_temporary_keys(metadata, "http://169.254.169.254")
-        keys = Keys(found.access_key, found.secret_key, found.security_token, found.expires_at)
+        keys = await fetch_metadata_keys(metadata)
         fetched.append(keys)
         return keys
 
@@ -411,6 +496,7 @@ async def test_an_agencys_keys_are_renewed_ten_minutes_before_their_end(clock: C
         assert len(fetched) == 1
         await clock.advance(2)
         assert (await client.get(url, auth=auth)).status_code == 200
+        await clock.advance(0)
         assert len(fetched) == 2
         await clock.advance(7 * HOUR)
         assert (await client.get(url, auth=auth)).status_code == 200
@@ -444,6 +530,7 @@ async def test_keys_that_come_late_in_their_life_are_renewed_ten_minutes_before_
     assert asked == [0.0]
     await clock.advance(2)
     await source.current()
+    await clock.advance(0)
     assert asked == [0.0, renewed_after + 1]
 
 

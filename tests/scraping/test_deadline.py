@@ -1,6 +1,7 @@
 """A scrape's deadline, and the queries that two scrapes share. Time is virtual."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,9 +88,12 @@ async def test_a_thousand_instances_are_answered_at_the_deadline_when_all_hang(
 
 
 async def test_instances_that_were_cut_off_go_first_next_time(clock: Clock) -> None:
-    simulator = make_many(12, clock=clock, latency_seconds=1.0)
+    simulator = make_many(12, clock=clock)
     config = make_config(projects=[make_many_settings(12)], api={"max_connections": 4})
     async with running_exporter(simulator, config) as exporter:
+        await samples(exporter)
+        await clock.advance(60)
+        simulator.knobs = replace(simulator.knobs, latency_seconds=1.0)
         first = (await samples(exporter, timeout=3.0)).by_instance("scrape_success")
         cut_off = {id_ for id_, value in first.items() if value == 0}
         assert len(cut_off) == 4
