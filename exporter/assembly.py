@@ -208,6 +208,7 @@ class Exporter:
 async def _close_client(client: ProjectClient) -> None:
     await client.auth.source.aclose()
     client.limiter.close()
+    client.background.close()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -20,6 +21,7 @@ from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics, Registries, SnapshotCollector, render
 from exporter.flags import parse_arguments
 from exporter.models import Snapshot
+from exporter.once import Report, build_report, render_json
 from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
 from exporter.shipped import read_dashboard, read_rules
@@ -153,7 +155,7 @@ async def run(options: argparse.Namespace, registry: SecretRegistry) -> int:
         stack.push_async_callback(exporter.aclose)
         await exporter.reload()
         if options.once:
-            return await scrape_once(exporter)
+            return await scrape_once(exporter, options)
         await serve_exporter(exporter, options)
     log.info("stopped")
     return EXIT_OK
@@ -205,22 +207,42 @@ async def serve_exporter(exporter: Exporter, options: argparse.Namespace) -> Non
         first.cancel()
 
 
-async def scrape_once(exporter: Exporter) -> int:
-    """`--once`: the exposition on stdout; progress on stderr where that is a terminal."""
+async def scrape_once(exporter: Exporter, options: argparse.Namespace) -> int:
+    """`--once`: the result on stdout; progress on stderr where that is a terminal."""
     scraper = exporter.scraper
     scraping = asyncio.create_task(scraper.scrape(scraper.config.scrape.timeout))
     if sys.stderr.isatty():
         await show_progress(exporter, scraping)
     snapshot = await scraping
-    collector = Registries(SnapshotCollector(snapshot), exporter.own.registry)
+    report = build_report(snapshot, now=exporter.clock())
     try:
-        write_stdout(render(collector).body)
+        write_stdout(render_report(exporter, report, options))
     except OSError as exc:
-        log.error("cannot write the exposition", cause=exc.strerror)
+        log.error("cannot write the result", cause=exc.strerror)
         return EXIT_FAILED
-    failed = any(result.failure is not None for result in snapshot.results)
-    unknown = any(project.discovery_success is False for project in snapshot.projects)
-    return EXIT_FAILED if failed or unknown else EXIT_OK
+    return EXIT_FAILED if report.is_failed else EXIT_OK
+
+
+def render_report(exporter: Exporter, report: Report, options: argparse.Namespace) -> bytes:
+    is_terminal = sys.stdout.isatty()
+    output = options.output
+    if output == "auto":
+        output = "table" if is_terminal else "metrics"
+    if output == "metrics":
+        collector = Registries(SnapshotCollector(report.snapshot), exporter.own.registry)
+        return render(collector).body
+    if output == "json":
+        return render_json(report).encode()
+    # What draws it is loaded where it is asked for, and not at every start.
+    from exporter.table import WIDTH, render_table, wants_colours
+
+    text = render_table(
+        report,
+        width=shutil.get_terminal_size((WIDTH, 24)).columns if is_terminal else WIDTH,
+        has_colours=wants_colours(is_terminal=is_terminal),
+        external_url=options.external_url or "",
+    )
+    return text.encode(sys.stdout.encoding, "replace")
 
 
 async def show_progress(exporter: Exporter, scraping: "asyncio.Task[Snapshot]") -> None:

@@ -13,6 +13,7 @@ from exporter import __version__
 from exporter.config.names import nearest
 from exporter.reporting import logs
 
+OUTPUTS = ("auto", "metrics", "table", "json")
 PROGRAM = "gaussdb-mysql-backup-exporter"
 
 
@@ -87,7 +88,15 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--once",
         action=_Switch,
-        help="one scrape: the exposition on stdout, logs on stderr; exit 1 if an instance failed",
+        help="one scrape: its result on stdout, logs on stderr; exit 1 if an instance failed",
+    )
+    add(
+        "--output",
+        metavar="FORMAT",
+        choices=OUTPUTS,
+        default="auto",
+        help="what --once prints: metrics, table or json; auto is table on a terminal,"
+        " else metrics (default: %(default)s)",
     )
     add(
         "--print-rules",
@@ -222,6 +231,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     asked = [flag for flag in _ACTIONS if getattr(options, re.sub("[.-]", "_", flag[2:]))]
     if len(asked) > 1:
         parser.error(f"{' and '.join(asked)} exclude each other: give one of them")
+    if "output" in options.given and not options.once:
+        parser.error("--output says what --once prints: give --once too")
     if options.config_check and options.demo:
         parser.error("--config.check checks a configuration, and --demo has none")
     if options.total_shards < 1:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -334,6 +335,63 @@ def test_progress_is_shown_on_a_terminal_alone(tmp_path: Path, cloud: Cloud) -> 
     assert "\r2 of 2 instances, " in shown
 
 
+def run_on_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
+    """The exit code and what stands on a terminal of 100 columns."""
+    reader, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (40, 100))
+    inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
+    try:
+        done = run_program(
+            *arguments,
+            stdout=terminal,
+            stderr=subprocess.DEVNULL,
+            env=inherited | {"TERM": "xterm-256color"} | environment,
+        )
+        return done.returncode, os.read(reader, 65_536).decode().replace("\r\n", "\n")
+    finally:
+        os.close(terminal)
+        os.close(reader)
+
+
+def test_a_terminal_gets_the_table(tmp_path: Path, cloud: Cloud) -> None:
+    path = write_config(tmp_path, cloud.address, DEMO_HEALTHY, DEMO_FAILING)
+    code, shown = run_on_terminal("--config.file", path, "--once")
+    assert code == 1
+    assert "\x1b[1;33m1 of 2 instances need attention\x1b[0m\n" in shown
+    code, plain = run_on_terminal("--config.file", path, "--once", NO_COLOR="1")
+    assert code == 1
+    assert "\x1b" not in plain
+    assert plain.startswith("1 of 2 instances need attention\nscraped ")
+    assert max(map(len, plain.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("output", "begins"),
+    [
+        ("auto", "# HELP gaussdb_mysql_incremental_backups "),
+        ("metrics", "# HELP gaussdb_mysql_incremental_backups "),
+        ("table", "1 of 2 instances need attention\nscraped "),
+        ("json", '{\n  "verdict": "1 of 2 instances need attention",\n'),
+    ],
+)
+def test_the_output_is_the_one_that_was_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cloud: Cloud, output: str, begins: str
+) -> None:
+    path = write_config(tmp_path, cloud.address, DEMO_HEALTHY, DEMO_FAILING)
+    assert main(["--config.file", path, "--once", "--output", output]) == 1
+    assert capsys.readouterr().out.startswith(begins)
+
+
+def test_a_discovery_that_takes_none_of_what_it_finds_is_a_failure(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cloud: Cloud
+) -> None:
+    path = Path(write_config(tmp_path, cloud.address))
+    path.write_text(path.read_text().replace("instances: []", "discovery: {name: 'no such name'}"))
+    assert main(["--config.file", str(path), "--once", "--output=table"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "discovery finds 6 instances and its filters take none of them" in said
+
+
 def test_progress_counts_instances_and_pages(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -375,7 +433,7 @@ def test_an_output_that_cannot_be_written_is_said_without_a_traceback(
         os.close(output)
     assert done.returncode == 1
     lines = done.stderr.decode().splitlines()
-    assert lines[-1].endswith(f'msg="cannot write the exposition" cause="{cause}"')
+    assert lines[-1].endswith(f'msg="cannot write the result" cause="{cause}"')
     assert all(line.startswith("ts=") for line in lines)
 
 

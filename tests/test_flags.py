@@ -17,6 +17,7 @@ def test_the_defaults_are_prometheus_like() -> None:
         "config_file": Path("config.yaml"),
         "config_check": False,
         "once": False,
+        "output": "auto",
         "print_rules": False,
         "print_dashboard": False,
         "demo": False,
@@ -36,7 +37,7 @@ def test_every_flag_is_taken() -> None:
     options = vars(
         parse_arguments(
             [
-                *("--config.file", "a.yaml", "--once", "--demo"),
+                *("--config.file", "a.yaml", "--once", "--output", "json", "--demo"),
                 *("--web.listen-address", "[::1]:0", "--web.telemetry-path=/m"),
                 *("--web.config.file", "web.yaml", "--web.enable-lifecycle"),
                 *("--web.external-url", "https://dba.example/backups/"),
@@ -51,6 +52,7 @@ def test_every_flag_is_taken() -> None:
         "config_file": Path("a.yaml"),
         "config_check": False,
         "once": True,
+        "output": "json",
         "print_rules": False,
         "print_dashboard": False,
         "demo": True,
@@ -105,6 +107,8 @@ def test_help_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
         (["--log", "x"], "unrecognized arguments: --log x"),  # no abbreviations
         (["--config.file", "a", "--config.file=b"], "--config.file is given twice"),
         (["--once", "--once"], "--once is given twice"),
+        (["--once", "--output", "xml"], "argument --output: invalid choice: 'xml'"),
+        (["--output", "json"], "--output says what --once prints: give --once too"),
         (["--config.file"], "argument --config.file: expected one argument"),
         (["--log.level", "trace"], "argument --log.level: invalid choice: 'trace'"),
         (["--log.format", "xml"], "argument --log.format: invalid choice: 'xml'"),

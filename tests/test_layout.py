@@ -23,6 +23,8 @@ FLOORS: dict[str, int] = {
     "cli": 10,
     "demo": 10,
     "flags": 10,
+    "once": 10,
+    "table": 10,
     "web": 9,
     "assembly": 8,
     "scraping": 7,
@@ -41,13 +43,26 @@ FLOORS: dict[str, int] = {
     "": 0,  # the package itself: its version
 }
 # Rooms on one floor that may use each other, one way.
-NEIGHBOURS = {("__main__", "cli"), ("cli", "demo"), ("cli", "flags"), ("reporting", "errors")}
+NEIGHBOURS = {
+    ("__main__", "cli"),
+    ("cli", "demo"),
+    ("cli", "flags"),
+    ("cli", "once"),
+    ("cli", "table"),
+    ("reporting", "errors"),
+    ("table", "once"),
+}
 # Who may start the simulated cloud; it is loaded by `--demo` alone, tests/test_demo.py.
 HOSTS = {"demo"}
 
 # A library stays behind the modules that are its border.
 BORDERS = {
-    "aiohttp": {"transport.connections", "transport.exchange", "transport.unanswered"},
+    "aiohttp": {
+        "transport.connections",
+        "transport.exchange",
+        "transport.persistent",
+        "transport.unanswered",
+    },
     "bcrypt": {"web.basic_auth"},
     "httpx": {
         "assembly",
@@ -87,6 +102,7 @@ BORDERS = {
         "web.web_config",
     },
     "pydantic_core": {"config.problems", "config.scalars", "web.web_config"},
+    "rich": {"table"},
     "starlette": {
         "web.app",
         "web.basic_auth",
@@ -110,12 +126,17 @@ PURE = {
     "config.durations",
     "config.regions",
     "models",
+    "page.axis",
     "page.causes",
     "page.navigation",
+    "page.notices",
     "page.picture",
     "page.projects",
+    "page.restores",
     "page.rows",
     "page.state",
+    "page.strokes",
+    "page.troubles",
     "page.verdict",
     "page.words",
     "reporting.redaction",

@@ -6,7 +6,7 @@ SDK 3.1.219. What is not documented is not relied on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from exporter.errors import BadResponseError
 from exporter.models import Backup, Page
 from exporter.transport.failures import not_json, quote
 from exporter.transport.json_body import decode
-from exporter.transport.times import parse_time
+from exporter.transport.times import format_time, parse_time
 
 # The listing -----------------------------------------------------------------------------------
 
@@ -25,6 +25,10 @@ class _Row(msgspec.Struct, gc=False):
     begin_time: str | None = None
     end_time: str | None = None
     size: float | None = None
+    instance_id: str | None = None
+    # Told apart by these from the rows of the listing of full backups, whose sizes are in MB.
+    type: Any = None
+    backup_type: Any = None
 
 
 class _Listing(msgspec.Struct, gc=False):
@@ -34,9 +38,26 @@ class _Listing(msgspec.Struct, gc=False):
 
 _decode_listing = msgspec.json.Decoder(_Listing).decode
 
+# How far beyond what was asked for a row may lie: nobody documents what the filter looks at, and
+# the cloud's machines may differ by a little.
+_LEEWAY_SECONDS = 60.0
+_MIXED_UP_HINT = (
+    "a proxy or gateway on the way mixes answers up; the connection that it came on was closed"
+)
 
-def parse_page(body: bytes) -> Page:
-    """The rows of one answer; BadResponseError if anything in it makes no sense."""
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a listing was asked for: whose backups, between which times."""
+
+    instance_id: str
+    begin: float
+    end: float
+
+
+def parse_page(body: bytes, asked: Asked | None = None) -> Page:
+    """The rows of one answer; BadResponseError if anything in it makes no sense, or is none of
+    what was `asked`."""
     try:
         listing = decode(_decode_listing, body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
@@ -48,7 +69,38 @@ def parse_page(body: bytes) -> Page:
         if total != 0:
             raise BadResponseError("the listing has no backups, not even an empty list")
         return Page((), 0)
-    return Page([_parse_row(row) for row in listing.backups], total)
+    rows = [_parse_row(row) for row in listing.backups]
+    if asked is not None:
+        for told, row in zip(listing.backups, rows, strict=True):
+            check_instance(told.id, told.instance_id, asked.instance_id)
+            if told.backup_type is None and told.type in ("auto", "manual"):
+                raise BadResponseError(
+                    f"backup {quote(told.id)} is a full one: the answer is of another listing",
+                    hint=_MIXED_UP_HINT,
+                )
+            _check_window(row, asked)
+    return Page(rows, total)
+
+
+def check_instance(row_id: str, told: str | None, asked: str) -> None:
+    """BadResponseError where a row says that it is of another instance than the one asked for."""
+    if told and told != asked:
+        raise BadResponseError(
+            f"backup {quote(row_id)} is of instance {quote(told)}, not of the one asked for",
+            hint=_MIXED_UP_HINT,
+        )
+
+
+def _check_window(row: Backup, asked: Asked) -> None:
+    """BadResponseError where a row is outside of the times asked for, whatever the filter means."""
+    begin = row.begin if row.begin is not None else -inf
+    end = row.end if row.end is not None else inf
+    if begin > asked.end + _LEEWAY_SECONDS or end < asked.begin - _LEEWAY_SECONDS:
+        raise BadResponseError(
+            f"backup {quote(row.id)} is outside of the times asked for:"
+            f" {format_time(asked.begin)} to {format_time(asked.end)}",
+            hint=_MIXED_UP_HINT,
+        )
 
 
 def _parse_row(row: _Row) -> Backup:

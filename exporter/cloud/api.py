@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import httpx
 
-from exporter.cloud.answers import InstancePage, parse_instance_page, parse_page
+from exporter.cloud.answers import Asked, InstancePage, parse_instance_page, parse_page
 from exporter.cloud.restore_answers import (
     FullBackupPage,
     parse_full_backups,
@@ -16,11 +16,12 @@ from exporter.credentials.http_auth import CloudAuth, SigningAuth
 from exporter.credentials.signing import build_query
 from exporter.errors import BadResponseError
 from exporter.models import Instance, Page, TimeRange
+from exporter.transport.background import BackgroundLimiter
 from exporter.transport.failures import error_of
 from exporter.transport.limits import Query, RateLimiter
 from exporter.transport.retries import with_retries
 from exporter.transport.times import format_time
-from exporter.transport.wire import Wire
+from exporter.transport.wire import Wire, host_of
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ _NOTHING = httpx.ByteStream(b"")
 
 
 class ProjectClient:
-    """One project's API: its endpoint, its credentials, its limiter."""
+    """One project's API: its endpoint, its credentials, its limiters."""
 
     def __init__(
         self,
@@ -48,10 +49,14 @@ class ProjectClient:
         self._project_id = project_id
         self._endpoint = endpoint
         self.auth = auth
-        self.limiter = RateLimiter(wire.pool, rate_limit=wire.config.rate_limit, jitter=wire.jitter)
+        rate_limit, jitter = wire.config.rate_limit, wire.jitter
+        self.limiter = RateLimiter(wire.pool, rate_limit=rate_limit, jitter=jitter)
+        self.background = BackgroundLimiter(
+            self.limiter, wire.background, rate_limit=rate_limit, jitter=jitter
+        )
         # What is sent beside the authentication; a compressed answer would cost more than it saves.
         self._headers = {
-            "Host": httpx.URL(endpoint).netloc.decode("ascii"),
+            "Host": host_of(httpx.URL(endpoint)),
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "X-Language": "en-us",
@@ -70,7 +75,8 @@ class ProjectClient:
         if instance.offsite:
             parameters.append(("display_offsite_backup", "true"))
         path = f"/v3/{self._project_id}/instances/{instance.id}/incremental-backups"
-        return await self._get(LIST_BACKUPS, path, parameters, query, parse_page)
+        parse = partial(parse_page, asked=Asked(instance.id, begin, end))
+        return await self._get(LIST_BACKUPS, path, parameters, query, parse)
 
     async def fetch_instances(self, *, version: str, offset: int, query: Query) -> InstancePage:
         """One page of 100 of the project's instances, by the API of `version` (v3.1 or v3)."""
@@ -95,7 +101,7 @@ class ProjectClient:
         if instance_id:
             parameters.insert(0, ("instance_id", instance_id))
         path = f"/v3/{self._project_id}/backups"
-        parse = partial(parse_full_backups, now=self._wire.clock())
+        parse = partial(parse_full_backups, now=self._wire.clock(), asked=instance_id)
         return await self._get(LIST_FULL_BACKUPS, path, parameters, query, parse)
 
     async def _get(
@@ -112,7 +118,7 @@ class ProjectClient:
             url += f"?{build_query(parameters)}"
         extensions = {
             "query": query,
-            "limiter": self.limiter,
+            "limiter": self.background if query.background else self.limiter,
             "operation": operation,
             "parse": parse,
         }

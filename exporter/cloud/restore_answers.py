@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from exporter.cloud.answers import check_instance
 from exporter.errors import BadResponseError
 from exporter.models import FULL_BACKUP_TYPES, BackupState, FullBackup, TimeRange
 from exporter.transport.failures import not_json, quote
@@ -119,8 +120,9 @@ class FullBackupPage:
         return len(self.rows)
 
 
-def parse_full_backups(body: bytes, *, now: float) -> FullBackupPage:
-    """The rows of one answer; BadResponseError where it cannot even be told whose they are."""
+def parse_full_backups(body: bytes, *, now: float, asked: str = "") -> FullBackupPage:
+    """The rows of one answer; BadResponseError where it cannot even be told whose they are, or
+    they are not of the instance that was `asked` for."""
     try:
         listing = decode(_decode_full_listing, body)
         rows = listing.backups
@@ -133,6 +135,9 @@ def parse_full_backups(body: bytes, *, now: float) -> FullBackupPage:
         raise not_json(body, "a listing of full backups", exc) from exc
     if listing.total_count is not None and listing.total_count < 0:
         raise BadResponseError(f"total_count is {listing.total_count}")
+    for row in parsed:
+        if asked:
+            check_instance(row.id, row.instance_id, asked)
     return FullBackupPage(parsed, listing.total_count)
 
 

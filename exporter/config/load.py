@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from exporter.config.document import Document, KeyPath, Problem, key_text
 from exporter.config.files import certificate_fault, read_text
-from exporter.config.misplaced import correct_names, find_misplaced, has_path
+from exporter.config.misplaced import correct_names, find_misplaced, has_value
 from exporter.config.problems import ALL_KEYS, describe_validation
 from exporter.config.rules import find_conflicts
 from exporter.config.schema import Config
@@ -104,7 +104,7 @@ def _explain(tree: dict[str, Any], found: Iterable[Problem]) -> Iterator[Problem
         yield problem
     for problem in found:
         # What is missing under its name, and there under nearly its name, is told once.
-        is_there = problem.message == "is required" and has_path(corrected, problem.path)
+        is_there = problem.message == "is required" and has_value(corrected, problem.path)
         if problem.path not in said and not is_there:
             yield problem
     yield from find_conflicts(corrected)

@@ -79,13 +79,13 @@ def _section_of(parent: type[Section], name: str, value: object) -> type[Section
     return sections[0] if sections else None
 
 
-def has_path(tree: Any, path: KeyPath) -> bool:
+def has_value(tree: Any, path: KeyPath) -> bool:
     for part in path:
         keys = range(len(tree)) if isinstance(tree, list) else tree
         if not isinstance(keys, (Mapping, range)) or part not in keys:
             return False
         tree = tree[part]
-    return True
+    return tree is not None
 
 
 def _listed(names: list[str]) -> str:

@@ -180,7 +180,7 @@ class SigningAuth(_RenewingAuth[Keys]):
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         signed = sign(
             request.method,
-            request.url.netloc.decode("ascii"),
+            request.headers["Host"],
             path,
             query,
             access_key=_header_text("the access key", value.access_key),

@@ -14,7 +14,7 @@ _STEPS = (
 # What fits beneath a picture of a phone's width.
 _MOST_MARKS = 7
 # Nearer to an end its text would be cut, or run into the "now" at the right.
-_FREE_LEFT, _FREE_RIGHT = 4.0, 91.0
+_FREE_LEFT, _FREE_RIGHT = 4.0, 86.0
 
 
 @dataclass(frozen=True, slots=True)

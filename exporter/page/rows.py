@@ -91,7 +91,7 @@ def build_row(
             build_picture(reading, instance, now=now) if reading is not None and is_listed else None
         ),
         trouble=_find_trouble(judged, shared or {}),
-        advice=_find_advice(judged),
+        advice=find_advice(judged),
         effort=_describe_effort(result),
         last_success=build_moment(last_success, now) if last_success is not None else None,
     )
@@ -104,7 +104,7 @@ def _find_trouble(judged: Judged, shared: Mapping[InstanceKey, SharedCause]) -> 
     return build_trouble(failure, shared=shared.get(judged.result.instance.key))
 
 
-def _find_advice(judged: Judged) -> Advice | None:
+def find_advice(judged: Judged) -> Advice | None:
     """What to do about the worst state. Of a failure that is all, the failure says it."""
     state = judged.state
     if state not in _ADVICE:

@@ -33,6 +33,11 @@ class Scale:
     def seconds(self, width: float) -> float:
         return width * (self.end - self.start) / WIDTH
 
+    def clip(self, start: float, end: float, min_width: float) -> tuple[float, float]:
+        """From and to of what lies inside, at least so wide."""
+        first = min(max(self.x(start), 0.0), WIDTH - min_width)
+        return first, min(max(self.x(end), first + min_width), float(WIDTH))
+
 
 def merge_ticks(
     ends: Sequence[float], first: int, scale: Scale, tick: float

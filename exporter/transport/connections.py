@@ -8,17 +8,16 @@ The method here may go when httpx-aiohttp passes a `yarl.URL(..., encoded=True)`
 import base64
 import ssl
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 import httpx
-from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream
 from multidict import CIMultiDict
 from yarl import URL
 
-from exporter.transport.unanswered import TunnelError
+from exporter.errors import BadResponseError
+from exporter.transport.persistent import IDLE_SECONDS, Connector, Request, Response, send_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +38,6 @@ class Proxy:
         return cls(str(parsed.origin()), authorization)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Tells what fails at the proxy from what fails behind it."""
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
-    ) -> Connection:
-        try:
-            return await super().connect(req, traces=traces, timeout=timeout)
-        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError):
-            raise
-        except (
-            aiohttp.ClientOSError,
-            aiohttp.ServerDisconnectedError,
-            aiohttp.ClientResponseError,
-        ) as exc:
-            if req.proxy is None:
-                raise
-            raise TunnelError(str(exc)) from exc
-
-
-async def send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """aiohttp client middleware: leave lost connections to our own retries, which count them.
-
-    aiohttp sends a GET again by itself, once, after one of these two errors (no setting of it is
-    public); under another class the same error comes through.
-    """
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise aiohttp.ClientConnectionError(str(exc)) from exc
-
-
 _MAX_HEADER_BYTES = 64 * 1024
 
 
@@ -88,13 +48,19 @@ class ExactTransport(AiohttpTransport):
     """
 
     def __init__(
-        self, *, ssl_context: ssl.SSLContext, proxy: Proxy | None, keepalive_seconds: float
+        self,
+        *,
+        ssl_context: ssl.SSLContext,
+        proxy: Proxy | None,
+        keepalive_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._proxy = proxy
 
         def open_session() -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
-                connector=_Connector(limit=0, ssl=ssl_context, keepalive_timeout=keepalive_seconds),
+                connector=Connector(ssl_context=ssl_context, idle_seconds=keepalive_seconds),
+                request_class=Request,
+                response_class=Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 middlewares=(send_once,),
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -128,9 +94,19 @@ class ExactTransport(AiohttpTransport):
             allow_redirects=False,
             proxy_headers=proxy_headers,
         )
+        assert isinstance(response, Response)
+        assert response.conversation is not None
+        if response.conversation.repeats(response.headers.get("X-Request-Id", "")):
+            response.close()
+            response.conversation.end()
+            raise BadResponseError(
+                "the answer is that of the request before: it has the same X-Request-Id",
+                hint="a proxy or gateway on the way mixes answers up; the connection was closed",
+            )
         return httpx.Response(
             response.status,
             headers=response.raw_headers,
             stream=AiohttpResponseStream(response),
             request=request,
+            extensions={"discard": response.conversation.end},
         )

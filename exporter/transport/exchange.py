@@ -10,12 +10,15 @@ import httpx
 import structlog
 
 from exporter.errors import ApiError, BadResponseError, RateLimitedError
+from exporter.transport.background import BackgroundLimiter
 from exporter.transport.bodies import read_body
 from exporter.transport.failures import quote, reason_of, retry_after
 from exporter.transport.limits import Query, RateLimiter, parse_policy_hint
 from exporter.transport.unanswered import Way, network_error, timed_out
 
 log = structlog.get_logger(__name__)
+
+_FAILING_SERVER = frozenset({502, 503, 504})
 
 Observe = Callable[[str, float], None]  # an operation and the seconds it took
 
@@ -50,7 +53,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         extensions = request.extensions
         query: Query = extensions["query"]
-        limiter: RateLimiter | None = extensions.get("limiter")
+        limiter: RateLimiter | BackgroundLimiter | None = extensions.get("limiter")
         if limiter is None:
             return await self._exchange(request, query)
         permit = await limiter.acquire(query)
@@ -96,6 +99,8 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         status = response.status_code
         if status != 200 and not (status == 201 and request.method == "POST"):
             meter.count_error(reason_of(status))
+        if status in _FAILING_SERVER:
+            _end_connection(response)  # the next one may lead to a server that works
         _parse(response)
         _log(request, started, response)
         return response
@@ -154,9 +159,13 @@ def _parse(response: httpx.Response) -> None:
         exc.status = response.status_code
         exc.request_id = _request_id(response)
         response.extensions["parsed"] = exc
-        discard: Callable[[], None] | None = response.extensions.get("discard")
-        if discard is not None:
-            discard()
+        _end_connection(response)
+
+
+def _end_connection(response: httpx.Response) -> None:
+    discard: Callable[[], None] | None = response.extensions.get("discard")
+    if discard is not None:
+        discard()
 
 
 def _request_id(response: httpx.Response) -> str:

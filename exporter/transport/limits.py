@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from exporter.errors import ApiError, DeadlineError, RateLimitedError, Reason
 
 Jitter = Callable[[float, float], float]
-_Rank = tuple[bool, int]  # of a query among those that wait: lower goes first
+_Rank = tuple[bool, bool, int]  # of a query among those that wait: lower goes first
 T = TypeVar("T")
 
 _RETRY_BASE_SECONDS = 0.5
@@ -81,11 +81,13 @@ class Query:
 
     `deadline` is in the event loop's time. Waiting ends there; a request that was sent goes on.
     The first request of each query goes before the further ones of all. Then lower `priority`
-    goes first: all pages of one instance before those of the next.
+    goes first: all pages of one instance before those of the next. What is in the `background`
+    goes after all that is not.
     """
 
     deadline: float = float("inf")
     priority: int = 0
+    background: bool = False
     requests: int = 0  # that were sent
     meter: Meter = field(default_factory=Meter)
     trouble: ApiError | None = None  # of the request of it that failed last
@@ -93,7 +95,7 @@ class Query:
 
     @property
     def rank(self) -> _Rank:
-        return self.requests > 0, self.priority
+        return self.background, self.requests > 0, self.priority
 
     async def wait(self, future: "asyncio.Future[T]") -> T:
         """Wait for `future`; DeadlineError when `expire` is called first."""
@@ -172,14 +174,20 @@ class ConnectionPool:
             self._ready.append(limiter)
 
     def give_out(self) -> None:
-        """Let requests go as long as there are free connections."""
+        """Let requests go as long as there are free connections, the background's last."""
         ready, held_back = self._ready, []
-        while ready and self.in_flight < self.max_connections:
-            limiter = ready.popleft()
-            limiter.queued = False
-            if not self.admits(limiter):
-                held_back.append(limiter)
-            elif limiter.release_next():
+        for background in (False, True):
+            later = []
+            while ready and self.in_flight < self.max_connections:
+                limiter = ready.popleft()
+                limiter.queued = False
+                if not self.admits(limiter):
+                    held_back.append(limiter)
+                elif limiter.waits_in_background and not background:
+                    later.append(limiter)
+                elif limiter.release_next():
+                    self.enqueue(limiter)
+            for limiter in later:
                 self.enqueue(limiter)
         for limiter in held_back:
             self.enqueue(limiter)
@@ -259,6 +267,11 @@ class RateLimiter:
         if self._waiters:
             self._pool.enqueue(self)
         self._pool.give_out()
+
+    @property
+    def waits_in_background(self) -> bool:
+        """Whether whoever is next has time: all others that wait have it too."""
+        return bool(self._waiters) and self._waiters[0][2].background
 
     def succeeded(self, permit: Permit) -> None:
         """The request was answered with anything but a 429."""

@@ -35,7 +35,7 @@ async def with_retries(
             if attempt >= retries or not _is_retried(exc):
                 raise
             if isinstance(exc, RateLimitedError):
-                # The lane keeps the project silent: nothing to wait for here.
+                # The limiter keeps the project silent: nothing to wait for here.
                 if not query.has_time_for(exc.retry_after or 0.0):
                     raise
                 wait = 0.0

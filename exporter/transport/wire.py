@@ -9,9 +9,18 @@ from dataclasses import dataclass
 import httpx
 
 from exporter.config.schema import ApiConfig
+from exporter.transport.background import background_pool
 from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.exchange import LimitedTransport, Observe
 from exporter.transport.limits import ConnectionPool, Jitter
+
+
+def host_of(url: httpx.URL) -> str:
+    """What the `Host` header says, and a signature signs. The dot that ends an absolute name is
+    for the DNS alone: gateways and certificates do not know it."""
+    netloc = url.netloc.decode("ascii")
+    name, colon, port = netloc.partition(":") if not netloc.startswith("[") else (netloc, "", "")
+    return f"{name.rstrip('.')}{colon}{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,7 @@ class Wire:
 
     transport: LimitedTransport
     pool: ConnectionPool
+    background: ConnectionPool
     config: ApiConfig
     clock: Callable[[], float]
     jitter: Jitter
@@ -30,6 +40,7 @@ class Wire:
         As httpx's own client does it, less what no answer of this API needs (redirects, cookies,
         hooks, a body read in pieces): that takes longer than all the rest of a request.
         """
+        request.headers["Host"] = host_of(request.url)
         if auth is None:
             return await self.transport.handle_async_request(request)
         flow = auth.async_auth_flow(request)
@@ -65,7 +76,8 @@ def connect(
         clock=clock,
         proxy=proxy.address if proxy is not None else "",
     )
-    return Wire(limited, ConnectionPool(config.max_connections), config, clock, jitter)
+    pool = ConnectionPool(config.max_connections)
+    return Wire(limited, pool, background_pool(pool), config, clock, jitter)
 
 
 def ssl_context(config: ApiConfig) -> ssl.SSLContext:
@@ -83,6 +95,4 @@ def _open_connections(config: ApiConfig, proxy: Proxy | None) -> ExactTransport:
     return ExactTransport(
         ssl_context=ssl_context(config),
         proxy=proxy,
-        # Long enough for an idle connection to be of use to the next scrape.
-        keepalive_seconds=90.0,
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.cloud.answers import FoundInstance, parse_instance_page, parse_page
+from exporter.cloud.answers import Asked, FoundInstance, parse_instance_page, parse_page
 from exporter.credentials.login import parse_token
 from exporter.errors import BadResponseError, Reason
 from exporter.models import Backup, Page
@@ -330,6 +330,64 @@ def test_times_with_a_zone_are_understood(text: str, seconds: float) -> None:
 def test_other_times_are_none(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_time(text)
+
+
+# Rows that were not asked for ------------------------------------------------------------------
+
+# 2022-07-07T12:41:14+0800 to 2022-07-08T12:45:14+0800: the times of ROW.
+BEGIN, END = 1_657_168_874.0, 1_657_255_514.0
+
+
+def test_a_row_of_another_instance_makes_no_sense() -> None:
+    asked = Asked("24a4ea66210545909d74a05c27a7179ein07", BEGIN, END)
+    with pytest.raises(BadResponseError) as caught:
+        parse_page(listing(row()), asked)
+    assert caught.value.message == (
+        "backup f0d2aea28d26t4848b8c84ed3fea1822fbr07 is of instance"
+        " 61a4ea66210545909d74a05c27a7179ein07, not of the one asked for"
+    )
+    assert "mixes answers up" in caught.value.hint
+
+
+@pytest.mark.parametrize("told", ["61a4ea66210545909d74a05c27a7179ein07", "", None])
+def test_a_row_of_the_instance_or_of_none_that_it_names_is_taken(told: str | None) -> None:
+    asked = Asked("61a4ea66210545909d74a05c27a7179ein07", BEGIN, END)
+    assert len(parse_page(listing(row(instance_id=told)), asked).rows) == 1
+
+
+def test_a_row_of_the_listing_of_full_backups_makes_no_sense() -> None:
+    asked = Asked("61a4ea66210545909d74a05c27a7179ein07", BEGIN, END)
+    full = row(type="auto", status="COMPLETED", backup_type=...)
+    with pytest.raises(BadResponseError, match="is a full one: the answer is of another listing"):
+        parse_page(listing(full), asked)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "changes", "belongs"),
+    [
+        (BEGIN + 3600, END + 3600, {}, True),  # it ended within
+        (BEGIN - 3600, BEGIN + 3600, {}, True),  # it began within
+        (BEGIN + 60, END - 60, {}, True),  # it was under way
+        (END + 60, END + 120, {}, True),  # the minute that the cloud's clocks may differ by
+        (END + 61, END + 120, {}, False),
+        (BEGIN - 120, BEGIN - 60, {}, True),
+        (BEGIN - 120, BEGIN - 61, {}, False),
+        (END + 86_400, END + 90_000, {"end_time": None}, True),  # it still runs
+        (BEGIN - 120, BEGIN - 61, {"end_time": None}, False),
+        (BEGIN - 120, BEGIN - 61, {"begin_time": None}, True),  # nobody knows when it began
+        (END + 61, END + 120, {"begin_time": None}, False),
+    ],
+)
+def test_a_row_outside_of_the_times_asked_for_makes_no_sense(
+    begin: float, end: float, changes: Mapping[str, object], belongs: bool
+) -> None:
+    asked = Asked("61a4ea66210545909d74a05c27a7179ein07", begin, end)
+    body = listing(row(**changes))
+    if belongs:
+        assert len(parse_page(body, asked).rows) == 1
+    else:
+        with pytest.raises(BadResponseError, match="outside of the times asked for"):
+            parse_page(body, asked)
 
 
 # Instances -------------------------------------------------------------------------------------

@@ -206,3 +206,16 @@ def test_a_listing_that_does_not_tell_whose_rows_they_are_is_refused(body: bytes
 def test_a_listing_without_rows_is_empty_where_it_says_so() -> None:
     assert parse_full_backups(b'{"backups": null, "total_count": 0}', now=NOON).rows == []
     assert parse_full_backups(listing(), now=NOON).rows == []
+
+
+@pytest.mark.parametrize(("told", "belongs"), [("i1", True), (None, True), ("i2", False)])
+def test_a_full_backup_of_another_instance_than_the_one_asked_for_makes_no_sense(
+    told: str | None, belongs: bool
+) -> None:
+    body = listing({**ROW, "instance_id": told})
+    assert len(parse_full_backups(body, now=NOON).rows) == 1  # the whole project was asked for
+    if belongs:
+        assert len(parse_full_backups(body, now=NOON, asked="i1").rows) == 1
+    else:
+        with pytest.raises(BadResponseError, match="is of instance i2, not of the one asked for"):
+            parse_full_backups(body, now=NOON, asked="i1")

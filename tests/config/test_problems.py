@@ -35,6 +35,7 @@ def test_a_mistake_is_named_with_its_place_and_what_is_allowed(
 ) -> None:
     monkeypatch.chdir(MISTAKES)
     told = problems_of(lambda: load_config(Path(f"{name}.yaml"), environment={}))
+    assert told
     assert list(told) == read_problems(name)
 
 

@@ -1,5 +1,6 @@
 """The page read back: elements, their attributes and their text."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -86,3 +87,14 @@ def parse(html: str) -> Element:
     parser.feed(html)
     parser.close()
     return parser.root
+
+
+def spans(path: str) -> list[tuple[float, float]]:
+    """The strokes of path data that moves relatively, read as SVG defines it."""
+    pen = 0.0
+    found = []
+    for move, line in re.findall(r"m(-?[\d.]+) 0h(-?[\d.]+)", path):
+        start = pen + float(move)
+        pen = start + float(line)
+        found.append((start, pen))
+    return found

@@ -30,18 +30,7 @@ from tests.page.making import (
     render,
     row_of,
 )
-from tests.page.parsing import Element
-
-
-def spans(path: str) -> list[tuple[float, float]]:
-    """The strokes of path data that moves relatively, read as SVG defines it."""
-    pen = 0.0
-    found = []
-    for move, line in re.findall(r"m(-?[\d.]+) 0h(-?[\d.]+)", path):
-        start = pen + float(move)
-        pen = start + float(line)
-        found.append((start, pen))
-    return found
+from tests.page.parsing import Element, spans
 
 
 def picture_of(result: InstanceResult) -> Element:

@@ -95,7 +95,7 @@ def test_failing_row_tells_the_evidence_that_support_asks_for() -> None:
 
 
 def test_failing_row_says_when_there_never_was_a_success() -> None:
-    assert "never since the start" in row_of(make_failing()).text
+    assert "no success since the start" in row_of(make_failing()).text
 
 
 def test_listing_row_tells_how_far_it_is() -> None:

@@ -6,6 +6,7 @@
 import os
 import random
 import shutil
+import sys
 import threading
 from array import array
 from collections.abc import Iterator
@@ -28,7 +29,9 @@ from exporter.models import (
     View,
 )
 from exporter.page.status import CONTENT_SECURITY_POLICY, render_status
+from exporter.simulator import DEMO_INSTANCES
 from tests.page.browser import DESKTOP, Browser
+from tests.support.programs import eventually, free_port, get, running, until_ready
 
 pytestmark = pytest.mark.e2e
 
@@ -410,5 +413,24 @@ def test_holes_can_be_told_from_backups_in_the_picture(
     opened, ended = [['url("#hatch-open")', True], ['url("#hatch")', True]]
     # Stale, without backups, and a hole that a backup has ended.
     assert drawn == [opened, opened, ended]
-    if path := os.environ.get("STATUS_PAGE_PNG"):
-        browser.screenshot(Path(path))
+
+
+def test_the_demo_has_a_page_to_show_before_anybody_scrapes(
+    browser: Browser, tmp_path: Path
+) -> None:
+    address, log = f"127.0.0.1:{free_port()}", tmp_path / "log"
+    command = (sys.executable, "-m", "exporter", "--demo", "--web.listen-address", address)
+    with running(*command, log=log) as process:
+        until_ready(process, f"http://{address}", log)
+        eventually(
+            lambda: "not asked yet" not in get(f"http://{address}/") or None,
+            what="the demo's own scrape",
+        )
+        browser.open(f"http://{address}/")
+        shown = browser.evaluate(
+            "[...document.querySelectorAll('#instances tbody .name')].map(e => e.innerText)"
+        )
+        assert sorted(shown) == sorted(instance.name for instance in DEMO_INSTANCES)
+        assert browser.complaints() == []
+        if path := os.environ.get("STATUS_PAGE_PNG"):
+            browser.screenshot(Path(path))

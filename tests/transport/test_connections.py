@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
 from exporter.transport.bodies import MAX_RESPONSE_BYTES
 from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.limits import Query
-from exporter.transport.wire import connect
+from exporter.transport.wire import connect, host_of
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -41,9 +42,9 @@ async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[asyncio.Stre
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections
 
 
-async def send(address: str, times: int = 1) -> httpx.Response:
+async def send(address: str, times: int = 1, **config: Any) -> httpx.Response:
     """The last answer, by way of everything that a request of the program goes through."""
-    wire = connect(ApiConfig(timeout="5s"))
+    wire = connect(ApiConfig(**{"timeout": "5s", **config}))
     try:
         for _ in range(times):
             extensions = {"query": Query(), "operation": LIST_BACKUPS}
@@ -167,3 +168,35 @@ async def test_request_goes_through_the_proxy_with_its_password() -> None:
     assert response.status_code == 200
     assert asked[0].startswith(b"GET http://db.example/v3/p/instances?limit=50 HTTP/1.1\r\n")
     assert b"\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n" in asked[0]  # me:secret
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://db.example./v3", "db.example"),
+        ("https://db.example.:8443/v3", "db.example:8443"),
+        ("https://db.example:443/v3", "db.example"),
+        ("http://[::1]:80/v3", "[::1]"),
+        ("http://[::1]:8080/v3", "[::1]:8080"),
+    ],
+)
+def test_the_dot_that_ends_an_absolute_name_is_no_part_of_host(url: str, host: str) -> None:
+    assert host_of(httpx.URL(url)) == host
+
+
+async def test_host_goes_out_without_the_dot_that_the_dns_is_asked_with() -> None:
+    """By way of a proxy, since no name of this machine's own ends in a dot."""
+    heads: list[bytes] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await send("http://db.example.:8080/v3", proxy_url=f"http://127.0.0.1:{port}")
+
+    assert heads[0].startswith(b"GET http://db.example.:8080/v3 HTTP/1.1\r\n")
+    assert heads[0].lower().count(b"\r\nhost: ") == 1
+    assert b"\r\nHost: db.example:8080\r\n" in heads[0]

@@ -1,0 +1,88 @@
+"""To which moments an instance can be restored: drawn below the picture of its window, and told.
+
+The strip is of the same span as the picture above it. What lies before that is in the words alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter.models import BackupState, FullBackup, FullBackups, RestoreWindow
+from exporter.page.strokes import Scale, draw_runs
+from exporter.page.words import build_moment, format_clock, format_count, format_duration
+
+_MARK_WIDTH = 3.0
+# A range of a moment is seen, too.
+_RANGE_MIN_WIDTH = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Path data of strokes along one line, in the picture's units."""
+
+    ranges: str
+    full_backups: str  # the usable ones, at their end
+    failed: str
+    description: str
+
+
+def build_strip(
+    window: RestoreWindow | None,
+    full_backups: FullBackups | None,
+    *,
+    now: float,
+    lookback_seconds: float,
+) -> Strip | None:
+    """The part that lies in the lookback; None where neither is known."""
+    if window is None and full_backups is None:
+        return None
+    scale = Scale(now - lookback_seconds, now)
+    backups = full_backups.backups if full_backups is not None else ()
+    texts = [
+        describe_window(window, now=now) if window is not None else "",
+        describe_full_backups(full_backups, now=now) if full_backups is not None else "",
+    ]
+    return Strip(
+        ranges=draw_runs(
+            scale.clip(each.start, each.end, _RANGE_MIN_WIDTH)
+            for each in (window.ranges if window is not None else ())
+            if each.end >= scale.start and each.start <= now
+        ),
+        full_backups=_draw_marks(backups, BackupState.USABLE, scale),
+        failed=_draw_marks(backups, BackupState.FAILED, scale),
+        description="; ".join(filter(None, texts)),
+    )
+
+
+def describe_window(window: RestoreWindow, *, now: float) -> str:
+    """`restorable to 11:58, since 19 Nov 02:11`, and what there is before that."""
+    if window.until is None or window.since is None or window.oldest is None:
+        return "nothing to restore to"
+    until, since = format_clock(window.until, now), format_clock(window.since, now)
+    text = f"restorable to {until}, since {since}"
+    if window.max_gap_seconds is None:
+        return text
+    oldest = format_clock(window.oldest, now)
+    longest = format_duration(window.max_gap_seconds)
+    gaps = format_count(len(window.gaps), "gap")
+    most = f"the longest of {longest}" if len(window.gaps) > 1 else f"of {longest}"
+    return f"{text}; before that from {oldest} with {gaps}, {most}"
+
+
+def describe_full_backups(full_backups: FullBackups, *, now: float) -> str:
+    """`full backup 7 h ago (auto), 3 usable`; first what is the matter with them."""
+    latest = max(full_backups.latest.values(), key=lambda each: each.end or 0.0, default=None)
+    texts = ["the latest full backup failed"] if full_backups.latest_failed else []
+    if latest is None or latest.end is None:
+        texts.append("no usable full backup")
+    else:
+        ended = build_moment(latest.end, now)
+        usable = f"{sum(full_backups.usable.values()):,} usable"
+        texts.append(f"full backup {ended.distance} ago ({latest.backup_type}), {usable}")
+    return "; ".join(texts)
+
+
+def _draw_marks(backups: Sequence[FullBackup], state: BackupState, scale: Scale) -> str:
+    ends = (each.end for each in backups if each.state is state and each.end is not None)
+    return draw_runs(
+        scale.clip(end, end, _MARK_WIDTH) for end in ends if scale.start <= end <= scale.end
+    )

@@ -1,0 +1,203 @@
+"""Persistent connections: when one may be used again, and what ends it.
+
+aiohttp's pool hands out what is connected and not too long idle. That is not enough for us: an
+answer that nobody asked for waits there for the next request
+(https://github.com/aio-libs/aiohttp/issues/13656), and a connection that is used all the time
+outlives every change of the DNS.
+"""
+
+import functools
+import select
+import socket
+import ssl
+from time import monotonic
+from typing import Any
+
+import aiohttp
+import structlog
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import AddrInfoType, Connection
+
+from exporter.transport.unanswered import TunnelError
+
+log = structlog.get_logger(__name__)
+
+# Many NATs forget a connection that was silent for 40 s, and say nothing of it.
+IDLE_SECONDS = 30.0
+# The DNS moves, and the old address may go on answering.
+_GREATEST_AGE_SECONDS = 300.0
+# The first probe of a connection on which nothing moves, the others, and how many.
+_PROBE_AFTER_SECONDS, _PROBE_EVERY_SECONDS, _PROBES = 20, 5, 3
+
+
+class Conversation(ResponseHandler):
+    """One connection: requests and answers in turn, and silence in between."""
+
+    def __init__(self, loop: Any) -> None:
+        super().__init__(loop)
+        self.opened = monotonic()
+        self.requests = 0
+        self.is_silent = True  # nothing of the answer that is awaited has come
+        self._is_idle = False
+        self._last_request_id = ""
+
+    def begin(self, connection: Connection) -> None:
+        """A request goes out next."""
+        self.requests += 1
+        self.is_silent, self._is_idle = True, False
+        connection.add_callback(self._rest)
+
+    def _rest(self) -> None:
+        self._is_idle = True
+
+    def data_received(self, data: bytes) -> None:
+        if not data:  # aiohttp's own way of going on with what came before
+            super().data_received(data)
+            return
+        self.is_silent = False
+        if not self._is_idle:
+            super().data_received(data)
+        elif self.transport is not None:
+            log.debug("nobody asked for what came on an idle connection", bytes=len(data))
+            self.end()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may go out on it after the one before was answered."""
+        return (
+            not self.should_close
+            and monotonic() - self.opened < _GREATEST_AGE_SECONDS
+            and self.transport is not None
+            and not _is_readable(self.transport.get_extra_info("socket"))
+        )
+
+    def repeats(self, request_id: str) -> bool:
+        """Whether the answer with this id was given on this connection just before."""
+        before, self._last_request_id = self._last_request_id, request_id
+        return bool(request_id) and request_id == before
+
+    def end(self) -> None:
+        """Never use it again."""
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
+
+
+def _is_readable(sock: Any) -> bool:
+    """Whether bytes, or the end, wait that nobody has read yet."""
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Request(aiohttp.ClientRequest):
+    """A request that knows on which connection it went."""
+
+    conversation: Conversation | None = None
+    wants_new_connection = False
+
+
+class Response(aiohttp.ClientResponse):
+    """An answer that knows on which connection it came."""
+
+    conversation: Conversation | None = None
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        if isinstance(connection.protocol, Conversation):
+            self.conversation = connection.protocol
+        return await super().start(connection)
+
+
+async def send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp client middleware: leave lost connections to our own retries, which count them.
+
+    But for one: the other end may close an idle connection just when it is used, or have
+    forgotten it. Where not a byte came back the request goes out again, on a new one.
+    aiohttp sends a GET again by itself, once, after one of these two errors, and whatever the
+    connection (no setting of it is public); under another class the same error comes through.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        if not _met_a_stale_connection(request):
+            raise aiohttp.ClientConnectionError(str(exc)) from exc
+    return await send_once(request, handler)
+
+
+def _met_a_stale_connection(request: aiohttp.ClientRequest) -> bool:
+    """Whether it may be sent once more; the next one goes out on a new connection."""
+    assert isinstance(request, Request)
+    conversation = request.conversation
+    if request.method != "GET" or conversation is None or request.wants_new_connection:
+        return False
+    request.wants_new_connection = True
+    return conversation.requests > 1 and conversation.is_silent
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's pool, less the connections that must not be used again.
+
+    It also tells what fails at the proxy from what fails behind it.
+    """
+
+    def __init__(self, *, ssl_context: ssl.SSLContext, idle_seconds: float) -> None:
+        super().__init__(
+            limit=0,
+            ssl=ssl_context,
+            keepalive_timeout=idle_seconds,
+            socket_factory=open_socket,
+        )
+        # There is no public way to a protocol of one's own; a test holds that it is in use.
+        self._factory = functools.partial(Conversation, loop=self._loop)  # type: ignore[assignment]
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
+    ) -> Connection:
+        while True:
+            try:
+                connection = await super().connect(req, traces=traces, timeout=timeout)
+            except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError):
+                raise
+            except (
+                aiohttp.ClientOSError,
+                aiohttp.ServerDisconnectedError,
+                aiohttp.ClientResponseError,
+            ) as exc:
+                if req.proxy is None:
+                    raise
+                raise TunnelError(str(exc)) from exc
+            conversation = connection.protocol
+            assert isinstance(conversation, Conversation)
+            wants_new = isinstance(req, Request) and req.wants_new_connection
+            if conversation.requests and (wants_new or not conversation.is_usable):
+                connection.close()
+                continue
+            conversation.begin(connection)
+            if isinstance(req, Request):
+                req.conversation = conversation
+            return connection
+
+
+def open_socket(address: AddrInfoType) -> socket.socket:
+    """A socket that is probed while nothing moves on it: a dead one is noticed, and what is on
+    the way (NAT, firewall) does not forget it."""
+    family, kind, protocol, _, _ = address
+    opened = socket.socket(family, kind, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
+        ("TCP_KEEPINTVL", _PROBE_EVERY_SECONDS),
+        ("TCP_KEEPCNT", _PROBES),
+    ):
+        if hasattr(socket, name):  # not on every system
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return opened
