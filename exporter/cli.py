@@ -27,8 +27,8 @@ from exporter.reporting.redaction import SecretRegistry
 from exporter.shipped import read_dashboard, read_rules
 from exporter.web.app import create_app
 from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
+from exporter.web.live_config import LoadedWebConfig
 from exporter.web.server import serve
-from exporter.web.tls import LoadedWebConfig
 
 log = structlog.get_logger(__name__)
 
@@ -196,7 +196,7 @@ async def serve_exporter(exporter: Exporter, options: argparse.Namespace) -> Non
         host, port = sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)  # noqa: S104 - looked up
         host = f"[{host}]" if ":" in host else host
-        scheme = "https" if web_config is not None and web_config.tls_context else "http"
+        scheme = "https" if web_config is not None and web_config.tls else "http"
         for line in describe_demo(f"{scheme}://{host}:{port}", options.telemetry_path):
             print(line, file=sys.stderr)  # noqa: T201 - tells a person where to look
     # No Prometheus need come before the demo's page shows something.

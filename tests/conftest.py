@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import hypothesis
 import pytest
 import structlog
+import uvloop
 
 from tests.support.virtual_time import CarefulVirtualTimeLoop, Clock
 
@@ -42,6 +43,8 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     if "clock" in getattr(item, "fixturenames", ()):
         return {"virtual": CarefulVirtualTimeLoop}
+    if item.path.parent.name == "web":
+        return {"uvloop": uvloop.new_event_loop}  # what serves in production
     return {"real": asyncio.new_event_loop}
 
 

@@ -125,6 +125,7 @@ PURE = {
     "backups.window",
     "config.durations",
     "config.regions",
+    "exposition.negotiation",
     "models",
     "page.axis",
     "page.causes",
@@ -144,6 +145,7 @@ PURE = {
     "restores.ranges",
     "scraping.shard",
     "transport.json_body",
+    "web.client_hello",
 }
 DOING = {"asyncio", "os", "pathlib", "socket", "ssl", "subprocess", "threading", "time"}
 

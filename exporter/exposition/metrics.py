@@ -6,7 +6,6 @@ Names, types and labels are the contract of the project; docs/metrics.md lists t
 import gzip
 import itertools
 import platform
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,12 +21,14 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.registry import Collector
 
 from exporter import __version__
 from exporter.exposition.lines import Encoder, Labels, LastExpositions, Table
+from exporter.exposition.negotiation import OPENMETRICS, Format, accepts_gzip, choose_format
 from exporter.models import InstanceResult, Snapshot
 
 PREFIX = "gaussdb_mysql_"
@@ -333,36 +334,22 @@ def render(
 
     `last` is where to find what needs no encoding, and where to keep it for the next time.
     """
-    encoder, content_type = _choose_encoder(accept)
-    if "escaping=" not in content_type or content_type.endswith(f"={UNDERSCORES}"):
-        # Our names need no escaping. Told that any name will do, the encoder does not look at each
-        # of their letters, and takes half as long.
-        encoder = partial(encoder, escaping=ALLOWUTF8)  # type: ignore[call-arg]  # not declared
+    form = choose_format(accept)
+    encoder = _encoder_of(form)
     if last is None:
         body = encoder(collector)
     else:
-        body = b"".join(last.of(content_type).encode(collector, encoder))
+        body = b"".join(last.of(form.content_type).encode(collector, encoder))
     if accepts_gzip(accept_encoding):
         # Level 1: a few times faster than the default for a body hardly larger.
-        return Exposition(gzip.compress(body, compresslevel=1, mtime=0), content_type, "gzip")
-    return Exposition(body, content_type)
+        packed = gzip.compress(body, compresslevel=1, mtime=0)
+        return Exposition(packed, form.content_type, "gzip")
+    return Exposition(body, form.content_type)
 
 
-def _choose_encoder(accept: str) -> tuple[Encoder, str]:
-    """prometheus-client's choice. It cannot compare versions that are no numbers."""
-    try:
-        # A parameter may be quoted (RFC 9110, 5.6.6).
-        chosen: tuple[Encoder, str] = choose_encoder(accept.replace('"', ""))
-    except TypeError:
-        chosen = choose_encoder("")
-    return chosen
-
-
-def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether `gzip` (else `*`) is named, and not with a weight of zero (RFC 9110, 12.5.3)."""
-    accepted: dict[str, bool] = {}
-    for part in accept_encoding.split(","):
-        name, _, parameters = part.partition(";")
-        refused = re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", parameters, re.IGNORECASE)
-        accepted.setdefault(name.strip().lower(), refused is None)
-    return accepted.get("gzip", accepted.get("*", False))
+def _encoder_of(form: Format) -> Encoder:
+    generate = openmetrics.generate_latest if form.media_type == OPENMETRICS else generate_latest
+    # Our names need no escaping. Told that any name will do, the encoder does not look at each of
+    # their letters, and takes half as long.
+    escaping = form.escaping or UNDERSCORES
+    return partial(generate, escaping=ALLOWUTF8 if escaping == UNDERSCORES else escaping)

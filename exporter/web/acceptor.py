@@ -1,20 +1,21 @@
 """Takes connections from the listening sockets, and makes room where there are too many.
 
-The event loop's own server neither counts those in a TLS handshake nor takes another TLS context
-for the next connection.
+The event loop's own server counts no connections, and none that are in a TLS handshake.
 """
 
 import asyncio
 import errno
-import functools
 import math
 import socket
+import time
 from collections.abc import Callable, Iterable
 
 import structlog
 
 from exporter.web.connection import ClientConnection, ClientLimits
-from exporter.web.tls import LoadedWebConfig
+from exporter.web.live_config import LoadedWebConfig
+from exporter.web.repeats import Repeats
+from exporter.web.tls_transport import TlsConnection
 
 log = structlog.get_logger(__name__)
 
@@ -40,21 +41,29 @@ class Acceptor:
         self._web_config = web_config
         self._limits = limits
         self._accepting: list[asyncio.Task[None]] = []
-        self._handshakes: dict[asyncio.Task[None], float] = {}  # since when
-        self._not_accepting_logged = -math.inf
+        self._handshakes: dict[TlsConnection, float] = {}  # since when
+        self._repeats = Repeats()
 
     def start(self, sockets: Iterable[socket.socket]) -> None:
         self._accepting = [asyncio.create_task(self._accept(s)) for s in sockets]
 
-    def check(self) -> None:
-        """Raises what has ended the accepting: better a restart than a server that is deaf."""
+    def check(self, now: float) -> None:
+        """Ends handshakes that are overdue.
+
+        Raises what has ended the accepting: better a restart than a server that is deaf.
+        """
+        for connection, since in list(self._handshakes.items()):
+            if now - since >= self._limits.handshake_seconds:
+                connection.abort("it was not over in time")
         for task in self._accepting:
             if task.done():  # never by itself
                 task.result()
 
     def close(self) -> None:
-        for task in (*self._accepting, *self._handshakes):
+        for task in self._accepting:
             task.cancel()
+        for connection in list(self._handshakes):
+            connection.abort("the server stops")
 
     async def wait_closed(self) -> None:
         if self._accepting:
@@ -69,7 +78,8 @@ class Acceptor:
             except ConnectionAbortedError:
                 continue  # the client went away before we came
             except OSError as exc:
-                self._log_not_accepting(exc)
+                if times := self._repeats.count("accepting", exc.errno):
+                    log.error("connections cannot be accepted", cause=exc.strerror, times=times)
                 if exc.errno in _OUT_OF_RESOURCES:
                     self._make_room()
                 await asyncio.sleep(0.1)
@@ -77,42 +87,38 @@ class Acceptor:
             if self._is_full() and not self._make_room():
                 accepted.close()
                 continue
-            task = asyncio.create_task(self._connect(accepted))
-            self._handshakes[task] = loop.time()
-            task.add_done_callback(functools.partial(self._forget_handshake, accepted))
+            try:
+                await loop.connect_accepted_socket(self._make_protocol, accepted)
+            except OSError as exc:
+                log.debug("connection failed", cause=str(exc))
 
     def _is_full(self) -> bool:
         count = len(self._handshakes) + sum(1 for _ in self._connections())
         return count >= self._limits.connections
 
-    def _forget_handshake(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
-        self._handshakes.pop(task, None)
-        if task.cancelled():  # perhaps before it began: then nobody else closes the socket
-            accepted.close()
+    def _make_protocol(self) -> asyncio.Protocol:
+        inner = self._make_connection()
+        if self._web_config is None:
+            return inner
+        self._web_config.refresh()
+        if self._web_config.tls is None:
+            return inner
+        return TlsConnection(self._web_config.tls, inner, self)
 
-    def _log_not_accepting(self, cause: OSError) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._not_accepting_logged >= 60.0:
-            self._not_accepting_logged = now
-            log.error("connections cannot be accepted", cause=cause.strerror)
+    def handshake_begins(self, connection: TlsConnection) -> None:
+        self._handshakes[connection] = time.monotonic()
 
-    async def _connect(self, accepted: socket.socket) -> None:
-        tls_context = None
-        if self._web_config is not None:
-            self._web_config.refresh()
-            tls_context = self._web_config.tls_context
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._make_connection,
-                accepted,
-                ssl=tls_context,
-                # None: asyncio refuses a number here without TLS.
-                ssl_handshake_timeout=self._limits.handshake_seconds if tls_context else None,
-                # Clients that do not say goodbye are not waited for.
-                ssl_shutdown_timeout=1.0 if tls_context else None,
-            )
-        except OSError as exc:  # what TLS refuses is one too
-            log.debug("connection failed", cause=str(exc))
+    def handshake_ends(self, connection: TlsConnection, why_not: str | None) -> None:
+        if why_not is None:
+            self._handshakes.pop(connection, None)
+        # Who connects and leaves looks whether the port is open: balancers do so all day.
+        elif not connection.said_nothing and (
+            times := self._repeats.count(connection.peer, why_not)
+        ):
+            log.warning("TLS handshake failed", client=connection.peer, cause=why_not, times=times)
+
+    def handshake_is_lost(self, connection: TlsConnection) -> None:
+        self._handshakes.pop(connection, None)
 
     def _make_room(self) -> bool:
         """Closes what has been waiting longest for a request; False if nothing waits."""
@@ -124,7 +130,7 @@ class Acceptor:
         # Neither is chosen twice, though it takes a turn of the loop until they are gone.
         if handshake is not None and handshake_since <= connection_since:
             del self._handshakes[handshake]
-            handshake.cancel()
+            handshake.abort("its place was needed")
             return True
         if connection is not None and connection_since < never:
             connection.waiting_since = never

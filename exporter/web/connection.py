@@ -1,9 +1,8 @@
 """One client's connection: what it may take, and until when it has to do something."""
 
 import asyncio
-import ipaddress
 import math
-from collections.abc import Mapping, Sequence
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +44,9 @@ class ClientConnection(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         limits: ClientLimits,
-        client_allowed_sans: Sequence[str],
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state)
         self._limits = limits
-        self._client_allowed_sans = client_allowed_sans
         # Since when there is no request to answer; infinity while there is one.
         self.waiting_since = math.inf
         self._request_deadline = math.inf
@@ -66,11 +63,6 @@ class ClientConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait(self._limits.request_seconds)
-        if self._client_allowed_sans:
-            sans = parse_sans(transport.get_extra_info("peercert"))
-            if sans.isdisjoint(self._client_allowed_sans):
-                log.warning("client certificate refused", client=self.client, names=sorted(sans))
-                transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -129,7 +121,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_deadline = self.loop.time() + self._limits.write_seconds
+        self._write_deadline = time.monotonic() + self._limits.write_seconds
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -140,16 +132,5 @@ class ClientConnection(HttpToolsProtocol):
         self._wait(self._limits.idle_seconds)
 
     def _wait(self, seconds: float) -> None:
-        self.waiting_since = self.loop.time()
+        self.waiting_since = time.monotonic()
         self._request_deadline = self.waiting_since + seconds
-
-
-def parse_sans(certificate: Mapping[str, Any] | None) -> frozenset[str]:
-    """The alternative names of `SSLSocket.getpeercert()`, addresses in their usual form."""
-    names = (certificate or {}).get("subjectAltName", ())
-    return frozenset(
-        # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1
-        str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
-        for kind, value in names
-        if kind in ("DNS", "email", "URI", "IP Address")
-    )

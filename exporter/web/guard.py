@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.web.basic_auth import BasicAuth
-from exporter.web.tls import LoadedWebConfig
+from exporter.web.live_config import LoadedWebConfig
 
 
 class Guard:

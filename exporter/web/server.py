@@ -8,6 +8,7 @@ uvicorn parses and answers HTTP. What it leaves open is beside it: sockets (`lis
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from signal import SIGHUP
@@ -21,8 +22,8 @@ from exporter.web.acceptor import Acceptor
 from exporter.web.connection import ClientConnection, ClientLimits
 from exporter.web.guard import Guard
 from exporter.web.listener import describe_address, raise_open_files_limit
+from exporter.web.live_config import LoadedWebConfig
 from exporter.web.signals import STOP_SIGNALS, reloader, signal_handlers
-from exporter.web.tls import LoadedWebConfig
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +65,7 @@ async def serve(
                 log.info(
                     "listening",
                     address=describe_address(listening),
-                    tls=web_config is not None and web_config.tls_context is not None,
+                    tls=web_config is not None and web_config.tls is not None,
                     basic_auth=web_config is not None and bool(web_config.users),
                 )
             try:
@@ -101,7 +102,6 @@ class _Server(uvicorn.Server):
                 server_header=False,
             )
         )
-        self._web_config = web_config
         self._limits = limits
         self._grace_seconds = grace_seconds
         self._acceptor = Acceptor(
@@ -121,11 +121,11 @@ class _Server(uvicorn.Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         for connection in self._connections():
             if connection.is_overdue(now):
                 connection.transport.abort()
-        self._acceptor.check()
+        self._acceptor.check(now)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -165,13 +165,9 @@ class _Server(uvicorn.Server):
         return [c for c in self.server_state.connections if isinstance(c, ClientConnection)]
 
     def _make_connection(self) -> ClientConnection:
-        sans: Sequence[str] = ()
-        if self._web_config is not None and (tls := self._web_config.config.tls_server_config):
-            sans = tls.client_allowed_sans
         return ClientConnection(
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             limits=self._limits,
-            client_allowed_sans=sans,
         )

@@ -2,12 +2,13 @@
 
 The format is described at
 https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md. All
-of it that Python's TLS can do is accepted; the rest is refused with what to do instead.
+of it that Python's TLS can do is accepted; the rest is refused with what to do instead. Where
+we differ: docs/configuration.md.
 """
 
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -55,16 +56,10 @@ _TLS13_SUITES = (
     "TLS_CHACHA20_POLY1305_SHA256",
 )
 
-# Keys of the format that this program does not have, by path, and what to do instead.
-_UNSUPPORTED = {
-    "tls_server_config.cert": "put the certificate into a file and name it as cert_file",
-    "tls_server_config.key": "put the key into a file and name it as key_file",
-    "tls_server_config.client_ca": "put the CA into a file and name it as client_ca_file",
-    "tls_server_config.curve_preferences": "Python cannot set the order of curves; remove it",
-    "rate_limit": "remove it; connections and password checks are limited anyway",
-}
 _UNVERIFIED_CLIENT_AUTH = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 
+Curve = Literal["CurveP256", "CurveP384", "CurveP521", "X25519"]
+ClientAuthType = Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"]
 TlsVersion = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
 TLS_VERSIONS: Mapping[TlsVersion, ssl.TLSVersion] = {
     "TLS10": ssl.TLSVersion.TLSv1,
@@ -89,7 +84,11 @@ def _parse_client_auth(value: object) -> object:
             f"{value} asks for a certificate without verifying it, which Python's TLS cannot do;"
             " use RequireAndVerifyClientCert with a client_ca_file"
         )
-    return value or "NoClientCert"
+    return value or None
+
+
+def _parse_text_or_none(value: object) -> object:
+    return value or None  # "": not set, as above
 
 
 def _parse_cipher_suite(name: str) -> str:
@@ -100,10 +99,28 @@ def _parse_cipher_suite(name: str) -> str:
     return name
 
 
-def _parse_header(value: str) -> str:
+def _parse_header(value: object) -> object:
+    # As the toolkit: `X-XSS-Protection: 1` is text, and lines become one.
+    if isinstance(value, bool):
+        value = str(value).lower()
+    text = str(value) if isinstance(value, int | float) else value
+    return " ".join(text.split("\n")).strip() if isinstance(text, str) else text
+
+
+def _check_header(value: str) -> str:
     if not value.isascii() or not value.isprintable():
-        raise ValueError("must be printable ASCII on one line")
+        raise ValueError("must be printable ASCII")
     return value
+
+
+def _parse_interval(value: object) -> object:
+    """Zero, as Go's durations write it; with anything else requests would be refused."""
+    if value in (0, None, "") or (isinstance(value, str) and _NO_TIME.fullmatch(value)):
+        return 0
+    raise ValueError(
+        "a limit of requests is not supported: set it to 0, or remove rate_limit; connections,"
+        " answers and password checks are bounded anyway"
+    )
 
 
 def _parse_user_name(name: str) -> str:
@@ -124,59 +141,79 @@ def _parse_password_hash(password_hash: SecretStr) -> SecretStr:
     return password_hash
 
 
+# A duration of Go without a digit other than 0: 0, 0s, 0m0s, 0.0ms.
+_NO_TIME = re.compile(r"[+-]?0+(\.0*)?|([+-]?)(0+(\.0*)?(h|m|s|ms|us|µs|ns))+", re.ASCII)
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_parse_path)]
-Header = Annotated[str, AfterValidator(_parse_header)]
+OptionalText = Annotated[str | None, BeforeValidator(_parse_text_or_none)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_parse_text_or_none)]
+Header = Annotated[str, BeforeValidator(_parse_header), AfterValidator(_check_header)]
 CipherSuite = Annotated[str, AfterValidator(_parse_cipher_suite)]
 UserName = Annotated[str, AfterValidator(_parse_user_name)]
 PasswordHash = Annotated[SecretStr, AfterValidator(_parse_password_hash)]
 
 
 class TlsServerConfig(_Section):
-    """How to speak TLS; paths as written until `load_web_config` has resolved them."""
+    """How to speak TLS; paths as written until `load_web_config` has resolved them.
 
+    `cert`, `key` and `client_ca` are PEM; a file that is named goes before.
+    """
+
+    cert: OptionalText = None
+    key: OptionalSecret = None
+    client_ca: OptionalText = None
     cert_file: OptionalPath = None
     key_file: OptionalPath = None
     client_ca_file: OptionalPath = None
-    client_auth_type: Annotated[
-        Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"],
-        BeforeValidator(_parse_client_auth),
-    ] = "NoClientCert"
-    client_allowed_sans: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    client_auth_type: Annotated[ClientAuthType | None, BeforeValidator(_parse_client_auth)] = None
+    # None: whoever the CA vouches for. Empty: nobody.
+    client_allowed_sans: Annotated[tuple[str, ...] | None, Field(strict=False)] = None
     min_version: TlsVersion = "TLS12"
     max_version: TlsVersion = "TLS13"
     cipher_suites: Annotated[tuple[CipherSuite, ...], Field(strict=False)] = ()
+    curve_preferences: Annotated[tuple[Curve, ...], Field(strict=False)] = ()
     prefer_server_cipher_suites: bool = True
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        problems = [
-            f"{key}: missing; TLS needs cert_file and key_file"
-            for key in ("cert_file", "key_file")
-            if getattr(self, key) is None
-        ]
-        verifies = self.client_auth_type != "NoClientCert"
-        if verifies and self.client_ca_file is None:
-            problems.append(f"client_ca_file: missing; {self.client_auth_type} needs it")
-        if self.client_ca_file is not None and not verifies:
-            problems.append(
-                "client_auth_type: must be RequireAndVerifyClientCert or VerifyClientCertIfGiven"
-                " with a client_ca_file, which would verify nobody otherwise"
-            )
-        if self.client_allowed_sans and self.client_auth_type != "RequireAndVerifyClientCert":
-            problems.append(
-                "client_allowed_sans: needs client_auth_type RequireAndVerifyClientCert"
-            )
-        if TLS_VERSIONS[self.min_version] > TLS_VERSIONS[self.max_version]:
-            problems.append(f"min_version: {self.min_version} is above {self.max_version}")
-        if (
-            self.cipher_suites
-            and set(self.cipher_suites) <= set(_TLS13_SUITES)
-            and self.min_version != "TLS13"
-        ):
-            problems.append("cipher_suites: none for TLS 1.2; add one, or set min_version: TLS13")
-        if problems:
+        if problems := list(self._find_problems()):
             raise ValueError("\n".join(problems))
         return self
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.is_enabled and self.cert_file is None and self.cert is None:
+            yield "cert_file: missing; TLS needs one of cert_file and cert"
+        if self.is_enabled and self.key_file is None and self.key is None:
+            yield "key_file: missing; TLS needs one of key_file and key"
+        if not self.verifies_clients:
+            if self.client_ca_file is not None or self.client_ca is not None:
+                yield (
+                    "client_auth_type: must be RequireAndVerifyClientCert or"
+                    " VerifyClientCertIfGiven with a client CA, which would verify nobody otherwise"
+                )
+            if self.client_allowed_sans is not None:
+                yield (
+                    "client_allowed_sans: needs client_auth_type RequireAndVerifyClientCert;"
+                    " everybody would be let in otherwise"
+                )
+        if TLS_VERSIONS[self.min_version] > TLS_VERSIONS[self.max_version]:
+            yield f"min_version: {self.min_version} is above {self.max_version}"
+        if self.has_tls13_suites_only and self.max_version != "TLS13":
+            yield f"cipher_suites: none for {self.max_version}, the max_version; add one"
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it asks for TLS; the toolkit speaks plain HTTP where no such key is set."""
+        keys = ("cert", "key", "client_ca", "cert_file", "key_file", "client_ca_file")
+        return any(getattr(self, key) is not None for key in (*keys, "client_auth_type"))
+
+    @property
+    def verifies_clients(self) -> bool:
+        return self.client_auth_type not in (None, "NoClientCert")
+
+    @property
+    def has_tls13_suites_only(self) -> bool:
+        return bool(self.cipher_suites) and set(self.cipher_suites) <= set(_TLS13_SUITES)
 
     @property
     def files(self) -> Sequence[Path]:
@@ -205,33 +242,37 @@ class HttpServerConfig(_Section):
         return {} if value is None else value
 
 
+class RateLimit(_Section):
+    """Taken while it is off."""
+
+    interval: Annotated[int, BeforeValidator(_parse_interval)] = 0
+    burst: int = 0
+
+
 class WebConfig(_Section):
-    """The whole file.
+    """The whole file."""
 
-    `basic_auth_users` is None where the file does not have the key. That is the same as an empty
-    mapping until a running server reads the file again (`LoadedWebConfig`).
-    """
-
-    tls_server_config: TlsServerConfig | None = None
+    tls_server_config: TlsServerConfig = TlsServerConfig()
     http_server_config: HttpServerConfig = HttpServerConfig()
-    basic_auth_users: dict[UserName, PasswordHash] | None = None
+    basic_auth_users: dict[UserName, PasswordHash] = Field(default_factory=dict)
+    rate_limit: RateLimit = RateLimit()
 
-    @field_validator("tls_server_config", mode="before")
-    @classmethod
-    def _drop_empty_section(cls, value: object) -> object:
-        return None if value == {} else value
-
-    @field_validator("http_server_config", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
     def _fill_section(cls, value: object) -> object:
         return {} if value is None else value
+
+    @property
+    def tls(self) -> TlsServerConfig | None:
+        """None where plain HTTP is spoken."""
+        return self.tls_server_config if self.tls_server_config.is_enabled else None
 
     @property
     def users(self) -> Mapping[str, str]:
         """User names and their bcrypt hashes; empty where no password is asked for."""
         return {
             name: password_hash.get_secret_value()
-            for name, password_hash in (self.basic_auth_users or {}).items()
+            for name, password_hash in self.basic_auth_users.items()
         }
 
     @property
@@ -270,8 +311,6 @@ def load_web_config(path: Path) -> WebConfig:
     except ConfigError as exc:
         raise ConfigError([f"{path}: {problem}" for problem in exc.problems]) from None
     tls = config.tls_server_config
-    if tls is None:
-        return config
     resolved = {
         key: path.parent / value
         for key in ("cert_file", "key_file", "client_ca_file")
@@ -286,8 +325,6 @@ def _describe(error: ErrorDetails) -> Sequence[str]:
         location = location[:-1]
     path = ".".join(str(part) for part in location)
     match error["type"]:
-        case "extra_forbidden" if path in _UNSUPPORTED:
-            return [f"{path}: not supported; {_UNSUPPORTED[path]}"]
         case "extra_forbidden":
             return [f"{path}: unknown key; known are {_keys_of(_SECTIONS[location[:-1]])}"]
         case "value_error" if location == ("tls_server_config",):
@@ -314,5 +351,6 @@ _SECTIONS: Mapping[tuple[int | str, ...], type[BaseModel]] = {
     (): WebConfig,
     ("tls_server_config",): TlsServerConfig,
     ("http_server_config",): HttpServerConfig,
+    ("rate_limit",): RateLimit,
     ("http_server_config", "headers"): Headers,
 }

@@ -24,7 +24,6 @@ from exporter.exposition.metrics import (
     OwnMetrics,
     Registries,
     SnapshotCollector,
-    accepts_gzip,
     render,
 )
 from exporter.models import (
@@ -499,22 +498,6 @@ def test_openmetrics_is_given_to_whom_asks_for_it() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("accept", "given"),
-    [
-        ('text/plain;version="0.0.4"', "text/plain; version=0.0.4"),
-        ('application/openmetrics-text; version="1.0.0"', "application/openmetrics-text"),
-        ("text/plain;version=x", "text/plain; version=0.0.4"),
-        ("application/openmetrics-text;version=1.0.0rc", "text/plain; version=0.0.4"),
-        ('";;=,"', "text/plain; version=0.0.4"),
-    ],
-)
-def test_an_accept_header_of_any_form_is_answered(accept: str, given: str) -> None:
-    exposition = render(SnapshotCollector(SNAPSHOT), accept=accept)
-    assert exposition.content_type.startswith(given)
-    assert b"gaussdb_mysql_incremental_backups" in exposition.body
-
-
 def test_openmetrics_has_the_same_numbers() -> None:
     text = render(SnapshotCollector(SNAPSHOT), accept=OPENMETRICS).body.decode()
     assert series_of(parse_strictly(text)) == series_of(parse_classic(classic(SNAPSHOT)))
@@ -527,31 +510,6 @@ def test_gzip_is_given_to_whom_takes_it() -> None:
     assert gzip.decompress(packed.body) == plain.body
     assert len(packed.body) < len(plain.body) / 4
     assert packed.content_type == plain.content_type
-
-
-@pytest.mark.parametrize(
-    ("header", "accepted"),
-    [
-        ("", False),
-        ("gzip", True),
-        ("GZIP", True),
-        ("deflate, gzip;q=0.5", True),
-        ("gzip;q=1.0", True),
-        ("*", True),
-        ("identity", False),
-        ("gzip;q=0", False),
-        ("gzip; Q=0.000", False),
-        ("x-gzipped", False),
-        ("gzip;q=0.001", True),
-    ],
-)
-def test_gzip_is_negotiated_as_http_says(header: str, accepted: bool) -> None:
-    assert accepts_gzip(header) is accepted
-
-
-def test_a_refused_gzip_is_refused_whatever_the_star_says() -> None:
-    assert not accepts_gzip("*, gzip;q=0")
-    assert not accepts_gzip("gzip;q=0, *")
 
 
 @pytest.mark.e2e

@@ -5,13 +5,14 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.web.connection import ClientLimits
 from exporter.web.listener import bind
+from exporter.web.live_config import LoadedWebConfig
 from exporter.web.server import serve
-from exporter.web.tls import LoadedWebConfig
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,3 +131,10 @@ def connects(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def connections_of(port: int) -> int:
+    """Established connections whose own end is the port, as the kernel counts them."""
+    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in table]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)

@@ -1,9 +1,12 @@
 """What several of the tests of the web share."""
 
+from pathlib import Path
+
 import pytest
 
 from exporter.config.schema import Config
 from exporter.simulator import Simulator
+from tests.support.certificates import Authority
 from tests.support.factories import (
     BILLING,
     ORDERS,
@@ -29,3 +32,8 @@ def two_named(clock: Clock) -> tuple[Simulator, Config]:
         ]
     )
     return simulator, config
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)

@@ -71,6 +71,14 @@ async def test_a_published_hash_is_matched() -> None:
     assert response.status_code == 200
 
 
+async def test_a_password_of_over_72_bytes_is_checked_as_others_who_use_bcrypt_do() -> None:
+    # Made by libxcrypt's crypt(3) of 100 x
+    users = {"alice": "$2b$04$abcdefghijklmnopqrstuubzadhGtS2zEF.gu0yd0opP6cVzb.e0i"}
+    async with make_client(lambda: users) as client:
+        assert (await client.get("/", auth=("alice", "x" * 100))).status_code == 200
+        assert (await client.get("/", auth=("alice", "x" * 71))).status_code == 401
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -83,7 +91,6 @@ async def test_a_published_hash_is_matched() -> None:
         encoded(b"alice:right", "Bearer"),
         encoded(b"alice:right\0"),
         encoded(b"\xff\xfe:right"),
-        encoded(b"alice:" + b"x" * 73),
         {"Authorization": "Basic"},
         {"Authorization": "Basic not/base64!"},
         {"Authorization": "Basic \u00e4"},

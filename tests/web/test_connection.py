@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import socket
-from pathlib import Path
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -15,6 +14,7 @@ from structlog.testing import capture_logs
 from exporter.web.connection import ClientLimits
 from tests.support.front import (
     Held,
+    connections_of,
     connects,
     is_closed,
     read_response,
@@ -154,18 +154,11 @@ async def test_a_client_that_does_not_read_its_response_is_cut_off() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         other, _ = await front.connect()
-        while front_connections(front.port) > 1:
+        while connections_of(front.port) > 1:
             await asyncio.sleep(0.01)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert await is_closed(reader)
         assert not other.at_eof()
-
-
-def front_connections(port: int) -> int:
-    """Established connections whose own end is the port, as the kernel counts them."""
-    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    rows = [line.split() for line in table]
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from exporter.web.listener import bind
+from exporter.web.live_config import LoadedWebConfig
 from exporter.web.server import serve
-from exporter.web.tls import LoadedWebConfig
 from tests.support.certificates import Authority
 from tests.support.programs import free_port
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import bcrypt
 from starlette.types import Receive, Scope, Send
 
-from exporter.web.tls import LoadedWebConfig
+from exporter.web.live_config import LoadedWebConfig
 from tests.support.front import request, respond, serving
 
 

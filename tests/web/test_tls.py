@@ -1,23 +1,33 @@
 """TLS as clients meet it."""
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import signal
+import socket
 import ssl
+import textwrap
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
-from exporter.web.connection import ClientLimits, parse_sans
-from exporter.web.tls import LoadedWebConfig
+from exporter.web.connection import ClientLimits
+from exporter.web.live_config import LoadedWebConfig
+from exporter.web.tls_context import parse_sans
 from tests.support.certificates import Authority, Issued
 from tests.support.front import (
     Front,
+    connections_of,
     is_closed,
+    read_response,
     request,
+    respond,
     serving,
 )
 
@@ -110,19 +120,100 @@ async def test_the_maximum_version_is_enforced(guarded: Guarded) -> None:
         assert writer.get_extra_info("ssl_object").version() == "TLSv1.2"
 
 
-async def test_a_client_without_a_certificate_is_refused(guarded: Guarded) -> None:
-    async with serving(web_config=guarded.load(CLIENT_CERTIFICATES)) as front:
-        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-            await front.get(tls=guarded.client())
+async def refusal(front: Front, tls: ssl.SSLContext) -> str:
+    """OpenSSL's reason on the client's side: the alert that the server has sent."""
+    with pytest.raises(ssl.SSLError) as raised:
+        # In TLS 1.3 the client is through before the server has looked at its certificate.
+        await front.get(tls=tls)
+    return raised.value.reason or ""
 
 
-async def test_a_client_with_a_certificate_of_another_ca_is_refused(
+def failures(logs: Sequence[Mapping[str, object]]) -> list[object]:
+    return [entry["cause"] for entry in logs if entry["event"] == "TLS handshake failed"]
+
+
+async def test_a_client_without_a_certificate_is_told_so(guarded: Guarded) -> None:
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load(CLIENT_CERTIFICATES)) as front:
+            told = await refusal(front, guarded.client())
+    assert told == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    assert failures(logs) == ["peer did not return a certificate"]
+
+
+async def test_a_client_with_a_certificate_of_another_ca_is_told_so(
     guarded: Guarded, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path, "another CA").issue("stranger", client=True)
-    async with serving(web_config=guarded.load(CLIENT_CERTIFICATES)) as front:
-        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-            await front.get(tls=guarded.client(stranger))
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load(CLIENT_CERTIFICATES)) as front:
+            told = await refusal(front, guarded.client(stranger))
+    assert told == "TLSV1_ALERT_UNKNOWN_CA"
+    assert failures(logs) == [
+        "client certificate not accepted: unable to get local issuer certificate"
+    ]
+
+
+async def test_a_client_that_speaks_an_old_version_only_is_told_so(guarded: Guarded) -> None:
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load("min_version: TLS13")) as front:
+            told = await refusal(front, limited(guarded.client(), ssl.TLSVersion.TLSv1_2))
+    assert told == "TLSV1_ALERT_PROTOCOL_VERSION"
+    assert failures(logs) == ["unsupported protocol"]
+
+
+def shake_hands(port: int, tls: ssl.SSLContext) -> None:
+    """As most clients do it: asyncio's own does not say what it dislikes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
+        tls.wrap_socket(plain, server_hostname="127.0.0.1").close()
+
+
+async def test_a_client_that_does_not_believe_the_certificate_leaves_a_line(
+    guarded: Guarded,
+) -> None:
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load()) as front:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await asyncio.to_thread(shake_hands, front.port, ssl.create_default_context())
+            await front.get(tls=guarded.client())
+    assert failures(logs) == ["tlsv1 alert unknown ca"]
+
+
+async def test_who_only_looks_whether_the_port_is_open_leaves_no_line(guarded: Guarded) -> None:
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load()) as front:
+            for _ in range(3):
+                _, writer = await front.connect()
+                writer.close()
+                await writer.wait_closed()
+            await front.get(tls=guarded.client())
+    assert failures(logs) == []
+
+
+async def test_the_same_failure_again_and_again_is_said_once(guarded: Guarded) -> None:
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load(CLIENT_CERTIFICATES)) as front:
+            for _ in range(5):
+                await refusal(front, guarded.client())
+    assert failures(logs) == ["peer did not return a certificate"]
+
+
+async def test_plain_http_is_answered_with_what_to_do(guarded: Guarded) -> None:
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load()) as front:
+            reader, writer = await front.connect()
+            status, headers, body = await request(reader, writer)
+            assert (status, headers["connection"]) == (400, "close")
+            assert body == b"Client sent an HTTP request to an HTTPS server.\r\n"
+            assert await is_closed(reader)
+            assert (await front.get(tls=guarded.client()))[0] == 200
+    assert failures(logs) == ["the client speaks plain HTTP"]
+
+
+async def test_nonsense_is_answered_with_an_alert(guarded: Guarded) -> None:
+    async with serving(web_config=guarded.load()) as front:
+        reader, writer = await front.connect()
+        writer.write(b"\x16\x03\x01\x00\x05hello")
+        assert (await reader.read())[:1] == b"\x15"  # a record of the kind "alert"
 
 
 async def test_a_client_with_a_certificate_of_the_ca_is_let_in(guarded: Guarded) -> None:
@@ -169,6 +260,111 @@ async def test_only_the_named_clients_are_let_in(
         else:
             with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
                 await front.get(tls=guarded.client(client))
+
+
+@pytest.mark.parametrize("auth", ["RequireAndVerifyClientCert", "VerifyClientCertIfGiven"])
+async def test_an_empty_list_of_names_lets_nobody_in(guarded: Guarded, auth: str) -> None:
+    client = guarded.authority.issue("client", client=True)
+    tls = f"client_ca_file: test-CA.crt\nclient_auth_type: {auth}\nclient_allowed_sans: []"
+    with capture_logs() as logs:
+        async with serving(web_config=guarded.load(tls)) as front:
+            with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+                await front.get(tls=guarded.client(client))
+    assert failures(logs) == [
+        "client certificate not among client_allowed_sans: it names 127.0.0.1, localhost"
+    ]
+
+
+async def test_who_has_no_certificate_has_none_of_the_names(guarded: Guarded) -> None:
+    tls = (
+        "client_ca_file: test-CA.crt\nclient_auth_type: VerifyClientCertIfGiven\n"
+        "client_allowed_sans: [prometheus.example]"
+    )
+    async with serving(web_config=guarded.load(tls)) as front:
+        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+            await front.get(tls=guarded.client())
+
+
+async def test_without_a_client_ca_the_systems_roots_decide(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = guarded.authority.issue("client", client=True)
+    tls = "client_auth_type: VerifyClientCertIfGiven"
+    async with serving(web_config=guarded.load(tls)) as front:
+        assert (await front.get(tls=guarded.client()))[0] == 200
+        assert await refusal(front, guarded.client(client)) == "TLSV1_ALERT_UNKNOWN_CA"
+    monkeypatch.setenv("SSL_CERT_FILE", str(guarded.authority.cert_file))
+    async with serving(web_config=guarded.load(tls)) as front:
+        assert (await front.get(tls=guarded.client(client)))[0] == 200
+
+
+async def test_pem_may_stand_in_the_file_itself(guarded: Guarded) -> None:
+    client = guarded.authority.issue("client", client=True)
+    files = {
+        "cert": guarded.server.cert_file,
+        "key": guarded.server.key_file,
+        "client_ca": guarded.authority.cert_file,
+    }
+    guarded.path.write_text(
+        "tls_server_config:\n  client_auth_type: RequireAndVerifyClientCert\n"
+        + "".join(
+            f"  {key}: |\n{textwrap.indent(file.read_text(), '    ')}"
+            for key, file in files.items()
+        )
+    )
+    for file in files.values():
+        file.rename(file.with_suffix(".away"))
+    trusting = ssl.create_default_context(cafile=str(guarded.folder / "test-CA.away"))
+    trusting.load_cert_chain(client.cert_file, client.key_file)
+    async with serving(web_config=LoadedWebConfig(guarded.path)) as front:
+        assert (await front.get(tls=trusting))[0] == 200
+
+
+def with_curve(context: ssl.SSLContext, name: str) -> ssl.SSLContext:
+    context.set_ecdh_curve(name)
+    return context
+
+
+@pytest.mark.parametrize("preferences", ["[CurveP521]", "[CurveP384, CurveP521]"])
+async def test_only_the_named_curves_are_taken(guarded: Guarded, preferences: str) -> None:
+    async with serving(web_config=guarded.load(f"curve_preferences: {preferences}")) as front:
+        assert (await front.get(tls=with_curve(guarded.client(), "secp521r1")))[0] == 200
+        told = await refusal(front, with_curve(guarded.client(), "X25519"))
+        assert told.endswith("ALERT_HANDSHAKE_FAILURE")
+
+
+async def test_the_curves_are_for_older_versions_too(guarded: Guarded) -> None:
+    tls = "curve_preferences: [CurveP384, CurveP256]\nmax_version: TLS12"
+    async with serving(web_config=guarded.load(tls)) as front:
+        assert (await front.get(tls=guarded.client()))[0] == 200
+        told = await refusal(front, with_curve(guarded.client(), "X25519"))
+        assert told.endswith("ALERT_HANDSHAKE_FAILURE")
+
+
+async def test_a_client_that_says_hello_byte_by_byte_is_understood(guarded: Guarded) -> None:
+    tls = guarded.load("curve_preferences: [CurveP384, CurveP256]")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = guarded.client().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    async with serving(web_config=tls) as front:
+        reader, writer = await front.connect()
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                for byte in outgoing.read():
+                    writer.write(bytes([byte]))
+                    await writer.drain()
+                incoming.write(await reader.read(65536))
+        client.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(outgoing.read())
+        answer = b""
+        while b"hello" not in answer:
+            incoming.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                while True:
+                    answer += client.read()
+    assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_certificate_without_alternative_names_has_none() -> None:
@@ -220,14 +416,6 @@ async def test_a_handshake_that_does_not_end_in_time_is_closed(guarded: Guarded)
         assert await is_closed(reader)
 
 
-async def test_plain_http_to_a_tls_port_is_closed(guarded: Guarded) -> None:
-    async with serving(web_config=guarded.load()) as front:
-        reader, writer = await front.connect()
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert await is_closed(reader)
-        assert (await front.get(tls=guarded.client()))[0] == 200
-
-
 async def test_sigterm_ends_half_done_handshakes_too(guarded: Guarded) -> None:
     async with serving(web_config=guarded.load()) as front:
         reader, _ = await front.connect()
@@ -235,3 +423,53 @@ async def test_sigterm_ends_half_done_handshakes_too(guarded: Guarded) -> None:
         signal.raise_signal(signal.SIGTERM)
         await front.task
         assert await is_closed(reader)
+
+
+# Behind TLS
+
+
+async def test_a_large_response_arrives_whole_over_tls(guarded: Guarded) -> None:
+    body = bytes(range(256)) * 40_000
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, body)
+
+    async with serving(large, web_config=guarded.load()) as front:
+        connection = await front.connect(guarded.client())
+        assert (await request(*connection))[2] == body
+        assert (await request(*connection))[2] == body
+
+
+async def test_a_client_that_does_not_read_is_cut_off_over_tls_too(guarded: Guarded) -> None:
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"x" * 20_000_000)
+
+    limits = ClientLimits(write_seconds=0.0)
+    async with serving(large, web_config=guarded.load(), limits=limits) as front:
+        reader, writer = await front.connect(guarded.client())
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        other, _ = await front.connect()
+        while connections_of(front.port) > 1:
+            await asyncio.sleep(0.01)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await is_closed(reader)
+        assert not other.at_eof()
+
+
+async def test_requests_in_one_piece_are_answered_in_turn_over_tls(guarded: Guarded) -> None:
+    async with serving(web_config=guarded.load()) as front:
+        reader, writer = await front.connect(guarded.client())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+        assert [(await read_response(reader))[0] for _ in range(10)] == [200] * 10
+        assert (await request(reader, writer))[0] == 200
+
+
+async def test_a_client_that_says_goodbye_hears_it_too(guarded: Guarded) -> None:
+    def leave(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
+            tls = guarded.client().wrap_socket(plain, server_hostname="127.0.0.1")
+            tls.unwrap().close()  # it raises where the other side's is missing
+
+    async with serving(web_config=guarded.load()) as front:
+        await asyncio.to_thread(leave, front.port)
