@@ -221,7 +221,8 @@ async def test_a_reload_keeps_what_is_known_and_counted(clock: Clock) -> None:
         await clock.advance(60)
         await exporter.reload()
         published = await samples(exporter)
-    assert published.of("api_requests_total") == 2
+    # What is new, the whole window; after the reload what is new again
+    assert published.of("api_requests_total") == 3
     begins = [request.query["begin_time"] for request in simulator.requests]
     assert begins == ["2023-07-26T12:00:00+0000", "2023-07-28T10:00:00+0000"]
 
@@ -252,6 +253,7 @@ async def test_many_instances_that_fail_lose_no_exception(clock: Clock) -> None:
     faults = list(FAULTS.values())
     for number, instance in enumerate(instances):
         simulator.add_fault(faults[number % len(faults)], "list_backups", instance.id, times=None)
+    late = {instance_id(number) for number in range(list(FAULTS).index("is late"), 60, len(FAULTS))}
     transport = StreamingTransport(simulator)
     config = make_config(
         projects=[make_project_settings(*map(instance_id, range(60)), auth="password")]
@@ -259,7 +261,10 @@ async def test_many_instances_that_fail_lose_no_exception(clock: Clock) -> None:
     exporter = await make_exporter(simulator, config, transport=transport)
     for _ in range(3):
         published = await samples(exporter, timeout=5.0)
-        assert set(published.by_instance("scrape_success").values()) == {0}
+        succeeded = {
+            id for id, success in published.by_instance("scrape_success").items() if success
+        }
+        assert succeeded <= late  # the scrape after the next finds their answer there
         await clock.advance(1)
     await exporter.aclose()
     assert_nothing_is_left(transport)
