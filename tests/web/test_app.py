@@ -111,7 +111,7 @@ async def test_metrics_are_answered_with_200_though_nobody_can_be_reached(clock:
         scrape = await fetch_metrics(exporter)
     assert scrape.status == 200
     assert scrape.samples.of("scrape_success") == 0.0
-    assert scrape.samples.errors() == {"auth": 1.0}
+    assert scrape.samples.errors() == {"network": 1.0}
 
 
 async def test_metrics_hold_the_exporters_own_as_well(clock: Clock) -> None:
