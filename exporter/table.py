@@ -1,14 +1,11 @@
 """The table of `--once`: the verdict, each instance worst first, what happened and what to do."""
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
+from prettytable import PrettyTable
+from wcwidth import wrap
 
 from exporter.models import Instance
 from exporter.once import Report
@@ -26,13 +23,18 @@ from exporter.page.words import (
 )
 
 WIDTH = 100
-_STYLES = {
-    Severity.CRITICAL: "bold red",
-    Severity.WARNING: "bold yellow",
-    Severity.UNKNOWN: "cyan",
-    Severity.GOOD: "green",
+_COLOURS = {  # of the terminal's own sixteen, so that they suit its background
+    Severity.CRITICAL: "1;31",
+    Severity.WARNING: "1;33",
+    Severity.UNKNOWN: "36",
+    Severity.GOOD: "32",
 }
 _NOTHING = "-"
+_HEADER = ("STATE", "INSTANCE", "LATEST (UTC)", "AGE", "BACKUPS", "SIZE", "LONGEST")
+_NUMBERS = frozenset({"AGE", "BACKUPS", "SIZE", "LONGEST"})
+_GAP = 2
+# Of a narrow terminal: columns for a name, columns of the table, columns in all.
+_LEAST_NAME, _LEAST, _LEAST_WIDTH = 16, 4, 50
 _RANK = {state: rank for rank, state in enumerate(State)}
 
 
@@ -40,20 +42,8 @@ def render_table(
     report: Report, *, width: int = WIDTH, has_colours: bool = False, external_url: str = ""
 ) -> str:
     """The report in lines of at most `width` columns."""
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=has_colours,
-        color_system="standard" if has_colours else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        # What the environment says was decided by the caller.
-        _environ={},
-    )
-    with console.capture() as capture:
-        console.print(*_build(report, external_url), sep="\n")
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    pen = _Pen(max(width, _LEAST_WIDTH), has_colours, external_url)
+    return "".join(f"{line.rstrip()}\n" for line in _draw(report, pen))
 
 
 def wants_colours(*, is_terminal: bool) -> bool:
@@ -61,20 +51,42 @@ def wants_colours(*, is_terminal: bool) -> bool:
     return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _build(report: Report, external_url: str) -> Iterator[RenderableType]:
-    snapshot = report.snapshot
-    yield Text(report.verdict.text, _STYLES[report.verdict.severity])
+@dataclass(frozen=True, slots=True)
+class _Pen:
+    """How to write for the one who reads."""
+
+    width: int
+    has_colours: bool
+    external_url: str
+
+    def colour(self, text: str, severity: Severity) -> str:
+        return f"\x1b[{_COLOURS[severity]}m{text}\x1b[0m" if self.has_colours else text
+
+    def wrap(self, text: str, *, indent: str = "") -> Iterator[str]:
+        for line in wrap(text, self.width - len(indent), break_on_hyphens=False):
+            yield indent + line
+
+    def runbook(self, href: str) -> str:
+        name = href.rpartition("/")[2]
+        if self.external_url:
+            return f"{self.external_url}/runbooks/{name}"
+        return f"docs/runbooks/{name}.md"
+
+
+def _draw(report: Report, pen: _Pen) -> Iterator[str]:
+    snapshot, verdict = report.snapshot, report.verdict
+    yield pen.colour(verdict.text, verdict.severity)
     counts = ", ".join(f"{report.counts[s]:,} {s.value}" for s in State if report.counts[s])
     took = format_duration(snapshot.finished - snapshot.started)
     scraped = f"scraped {format_exact_time(snapshot.finished)} in {took}"
-    yield Text(": ".join(filter(None, (scraped, counts))), "dim")
+    yield from pen.wrap(": ".join(filter(None, (scraped, counts))))
     if report.instances:
-        yield Text()
-        yield _build_table(report)
+        yield ""
+        yield from _draw_instances(report, pen)
     told = [*_tell_states(report), *_tell_causes(report), *_tell_projects(report)]
     for block in sorted(told, key=lambda block: block.rank):
-        yield Text()
-        yield block.draw(external_url)
+        yield ""
+        yield from block.draw(pen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +100,39 @@ class _Block:
     lines: Sequence[str]
     runbook_href: str
 
-    def draw(self, external_url: str) -> Group:
-        title = Text.assemble((self.what, _STYLES[self.severity]), f"  {_printable(self.whom)}")
-        name = self.runbook_href.rpartition("/")[2]
-        runbook = f"{external_url}/runbooks/{name}" if external_url else f"docs/runbooks/{name}.md"
-        lines = [*self.lines, f"Runbook: {runbook}" if name else ""]
-        return Group(
-            title, *(Padding(Text(_printable(line)), (0, 0, 0, 4)) for line in lines if line)
-        )
+    def draw(self, pen: _Pen) -> Iterator[str]:
+        title = f"{pen.colour(self.what, self.severity)}: {_printable(self.whom)}"
+        yield from pen.wrap(title)
+        for line in filter(None, self.lines):
+            yield from pen.wrap(_printable(line), indent="    ")
+        if self.runbook_href:
+            yield from pen.wrap(f"Runbook: {pen.runbook(self.runbook_href)}", indent="    ")
 
 
-def _build_table(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("STATE", no_wrap=True)
-    table.add_column("INSTANCE", overflow="fold")
-    table.add_column("LATEST (UTC)", no_wrap=True)
-    for name in ("AGE", "BACKUPS", "SIZE", "LONGEST"):
-        table.add_column(name, no_wrap=True, justify="right")
+def _draw_instances(report: Report, pen: _Pen) -> Iterator[str]:
     with_project = len({each.result.instance.project_id for each in report.instances}) > 1
-    for each in report.instances:
-        table.add_row(
-            Text(each.state.value, _STYLES[each.state.severity]),
-            Text(_name_of(each.result.instance, with_project=with_project)),
+    rows = [
+        (
+            each.state.value,
+            _name_of(each.result.instance, with_project=with_project),
             *_numbers(each, report.now),
         )
-    return table
+        for each in report.instances
+    ]
+    widths = [max(map(len, column)) + _GAP for column in zip(_HEADER, *rows, strict=True)]
+    shown = len(_HEADER)
+    # All others keep in one line; the names have what is left, and go on below. On a narrow
+    # terminal the last columns give way.
+    while (left := pen.width - sum(widths[:shown]) + widths[1]) < _LEAST_NAME and shown > _LEAST:
+        shown -= 1
+    table = PrettyTable(list(_HEADER[:shown]), border=False)
+    table.left_padding_width, table.right_padding_width = 0, _GAP
+    for name in _HEADER[:shown]:
+        table.align[name] = "r" if name in _NUMBERS else "l"
+    table.max_width["INSTANCE"] = max(left, _LEAST_NAME)
+    for each, (state, *cells) in zip(report.instances, rows, strict=True):
+        table.add_row([pen.colour(state, each.state.severity), *cells[: shown - 1]])
+    yield from table.get_string().splitlines()
 
 
 def _numbers(judged: Judged, now: float) -> Iterator[str]:

@@ -92,6 +92,7 @@ BORDERS = {
         "transport.failures",
         "transport.json_body",
     },
+    "prettytable": {"table"},
     "prometheus_client": {"exposition.lines", "exposition.metrics"},
     "pydantic": {
         "config.load",
@@ -102,7 +103,6 @@ BORDERS = {
         "web.web_config",
     },
     "pydantic_core": {"config.problems", "config.scalars", "web.web_config"},
-    "rich": {"table"},
     "starlette": {
         "web.app",
         "web.basic_auth",
@@ -115,6 +115,7 @@ BORDERS = {
     },
     "uvicorn": {"web.connection", "web.server"},
     "uvloop": {"cli"},
+    "wcwidth": {"table"},
     "yaml": {"config.document", "config.yaml_mistakes", "config.yaml_text"},
 }
 # What speaks HTTP; these rooms know nothing of it.

@@ -57,23 +57,23 @@ failing     refused   -                  -        -        -        -
 hole        holed     10:08             5m        2  2.0 MiB    7h55m
 ok          well      10:08             5m        2  2.0 MiB      10m
 
-stale  old (old-id)
+stale: old (old-id)
     What to do: Compare with the backups that the cloud's console lists. If it shows none either: is
     the instance running? Make a full backup by hand and open a ticket.
     Runbook: docs/runbooks/GaussDBMySQLBackupStale.md
 
-no backups  empty (empty-id)
+no backups: empty (empty-id)
     What to do: Incremental backups follow the first full one: is there one in the cloud's console,
     and is this the id of the instance?
     Runbook: docs/runbooks/GaussDBMySQLBackupNone.md
 
-failing, auth  refused (refused-id), project production
+failing, auth: refused (refused-id), project production
     The username or password is wrong.
     login at iam.example: HTTP 401, IAM.0101, request 8d0f3a
     What to do: check the password: three more refusals lock the account
     Runbook: docs/runbooks/GaussDBMySQLBackupLoginFailing.md
 
-hole  holed (holed-id)
+hole: holed (holed-id)
     What to do: Backups are made again. If the console offers no restore to the time of the hole,
     make a full backup now; the hole stays in sight until it has left the window.
     Runbook: docs/runbooks/GaussDBMySQLBackupWindowHole.md
@@ -85,7 +85,7 @@ def test_one_cause_is_told_once_with_the_number_and_the_first_names() -> None:
     names = [f"db-{number:03}" for number in range(300)]
     table = render_table(make_report(*(make_result(name, failure=REFUSED) for name in names)))
     assert table.count("The username or password is wrong.") == 1
-    assert "failing, auth  300 instances: db-000, db-001, db-002 and 297 more" in table
+    assert "failing, auth: 300 instances: db-000, db-001, db-002 and 297 more" in table
     # Each stays findable.
     assert [line.split()[1] for line in table.splitlines() if line.startswith("failing  ")] == names
 
@@ -167,10 +167,10 @@ def test_what_is_the_matter_with_a_project_is_told() -> None:
         )
     )
     assert table.startswith("no instances\n")
-    assert "project  one: discovery is failing, so instances created since are not" in table
+    assert "project: one: discovery is failing, so instances created since are not" in table
     assert "    What to do: check the password" in table
-    assert "project  p2: discovery finds 7 instances and its filters take none of them" in table
-    assert "project  p3: 1 instance cannot be watched" in table
+    assert "project: p2: discovery finds 7 instances and its filters take none of them" in table
+    assert "project: p3: 1 instance cannot be watched" in table
     assert "    a b\n" in table
 
 
