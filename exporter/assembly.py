@@ -25,7 +25,7 @@ from exporter.models import ConfigurationState
 from exporter.reporting.redaction import SecretRegistry
 from exporter.scraping.project import Project
 from exporter.scraping.scraper import Scraper
-from exporter.transport.limits import Jitter
+from exporter.transport.backoff import Jitter
 from exporter.transport.wire import Wire, connect
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ import structlog
 
 from exporter.errors import BadResponseError
 from exporter.models import Backup, Instance, Page, Progress
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from exporter.backups.window import (
     with_earlier,
 )
 from exporter.models import Backup, Instance, InstanceKey, Progress, Reading
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 
 # After a start this much is asked for first: two dozen backups, one every five minutes.
 FIRST_LOOK_SECONDS = 7_200.0

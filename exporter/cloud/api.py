@@ -18,7 +18,8 @@ from exporter.errors import BadResponseError
 from exporter.models import Instance, Page, TimeRange
 from exporter.transport.background import BackgroundLimiter
 from exporter.transport.failures import error_of
-from exporter.transport.limits import Query, RateLimiter
+from exporter.transport.limits import RateLimiter
+from exporter.transport.query import Query
 from exporter.transport.retries import with_retries
 from exporter.transport.times import format_time
 from exporter.transport.wire import Wire, host_of

@@ -13,7 +13,7 @@ from exporter.config.schema import DiscoveryConfig
 from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
 from exporter.models import Failure
 from exporter.transport.failures import quote
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
 

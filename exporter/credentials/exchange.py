@@ -17,7 +17,7 @@ from exporter.errors import (
     UnavailableError,
 )
 from exporter.transport.failures import LOCKED_HINT, error_of
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from exporter.transport.retries import with_retries
 from exporter.transport.wire import Wire
 

@@ -9,7 +9,7 @@ import structlog
 from exporter.errors import ApiError, DeadlineError, Reason
 from exporter.models import Failure, InstanceKey, Reading
 from exporter.scraping.failures import DEADLINE, failure_of, mistake
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
 

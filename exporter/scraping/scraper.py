@@ -20,7 +20,7 @@ from exporter.scraping.collecting import collect
 from exporter.scraping.in_flight import InFlightQuery, cut_off
 from exporter.scraping.project import Project
 from exporter.scraping.watch import Watch, Watches
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 
 # Each query begins with work of its own: many at once would keep the loop from the first answers.
 _STARTED_AT_ONCE = 20

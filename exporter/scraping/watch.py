@@ -14,7 +14,7 @@ from exporter.models import Instance, InstanceKey, InstanceResult, Reading
 from exporter.scraping.in_flight import InFlightQuery
 from exporter.scraping.project import Project
 from exporter.scraping.shard import shard_of
-from exporter.transport.limits import Meter, Query
+from exporter.transport.query import Meter, Query
 
 
 @dataclass(slots=True, eq=False)

@@ -1,11 +1,13 @@
 """The limits of what nobody waits for: it keeps nothing waiting that somebody does."""
 
-from exporter.transport.limits import ConnectionPool, Jitter, Permit, Query, RateLimiter
+from exporter.transport.backoff import Jitter
+from exporter.transport.limits import ConnectionPool, Permit, RateLimiter
+from exporter.transport.query import Query, Share
 
 
 def background_pool(pool: ConnectionPool) -> ConnectionPool:
-    """For all projects together, half of the connections: the others stay free for queries."""
-    return ConnectionPool(max(1, pool.max_connections // 2))
+    """For all projects together, of which they hold half: the others stay free for queries."""
+    return ConnectionPool(pool.max_connections)
 
 
 class BackgroundLimiter:
@@ -27,13 +29,13 @@ class BackgroundLimiter:
         try:
             await self._limiter.acquire(query)
         except BaseException:
-            self._own.release()
+            self._own.release(query.share)
             raise
         return permit
 
-    def release(self) -> None:
-        self._limiter.release()
-        self._own.release()
+    def release(self, share: Share = Share.BEHIND) -> None:
+        self._limiter.release(share)
+        self._own.release(share)
 
     def succeeded(self, permit: Permit) -> None:
         self._own.succeeded(permit)

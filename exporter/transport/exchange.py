@@ -11,9 +11,11 @@ import structlog
 
 from exporter.errors import ApiError, BadResponseError, RateLimitedError
 from exporter.transport.background import BackgroundLimiter
+from exporter.transport.backoff import parse_policy_hint
 from exporter.transport.bodies import read_body
 from exporter.transport.failures import quote, reason_of, retry_after
-from exporter.transport.limits import Query, RateLimiter, parse_policy_hint
+from exporter.transport.limits import RateLimiter
+from exporter.transport.query import Query
 from exporter.transport.unanswered import Way, network_error, timed_out
 
 log = structlog.get_logger(__name__)
@@ -78,27 +80,26 @@ class LimitedTransport(httpx.AsyncBaseTransport):
                 limiter.succeeded(permit)
             return response
         finally:
-            limiter.release()
+            limiter.release(permit.share)
 
     async def _exchange(self, request: httpx.Request, query: Query) -> httpx.Response:
-        meter = query.meter
-        meter.requests += 1
-        query.requests += 1
+        host = request.url.netloc.decode("ascii")
         started = time.perf_counter()
         try:
-            response = await self._converse(request)
+            with query.sending(host):
+                response = await self._converse(request)
         except ApiError as exc:
-            meter.count_error(exc.reason)
+            query.count_error(exc.reason)
             exc.counted = True
             exc.operation = request.extensions["operation"]
-            exc.host = request.url.netloc.decode("ascii")
+            exc.host = host
             _log(request, started, error=exc.message)
             raise
         finally:
             self._observe(request.extensions["operation"], time.perf_counter() - started)
         status = response.status_code
         if status != 200 and not (status == 201 and request.method == "POST"):
-            meter.count_error(reason_of(status))
+            query.count_error(reason_of(status))
         if status in _FAILING_SERVER:
             _end_connection(response)  # the next one may lead to a server that works
         _parse(response)

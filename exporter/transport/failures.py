@@ -23,8 +23,8 @@ from exporter.errors import (
     UnavailableError,
 )
 from exporter.reporting.redaction import redact
+from exporter.transport.backoff import parse_retry_after
 from exporter.transport.json_body import decode
-from exporter.transport.limits import parse_retry_after
 
 _MAX_CLOCK_ERROR_SECONDS = 15 * 60.0
 _EXPIRED = re.compile(r"\bexpired?\b", re.IGNORECASE)

@@ -1,133 +1,24 @@
 """How much may be asked of the cloud, and when: connections, rate limits, back-off, deadlines."""
 
 import asyncio
-import email.utils
 import heapq
 import itertools
 import random
-import re
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from exporter.errors import ApiError, DeadlineError, RateLimitedError, Reason
+from exporter.errors import DeadlineError, RateLimitedError
+from exporter.transport.backoff import Jitter, backoff_seconds
+from exporter.transport.query import Query, Rank, Share
 
-Jitter = Callable[[float, float], float]
-_Rank = tuple[bool, bool, int]  # of a query among those that wait: lower goes first
-T = TypeVar("T")
-
-_RETRY_BASE_SECONDS = 0.5
-_RETRY_CAP_SECONDS = 10.0
 _THROTTLE_BASE_SECONDS = 1.0
 _THROTTLE_CAP_SECONDS = 60.0
 # No answer may silence a project for longer, whatever it announces.
 _COOLDOWN_CAP_SECONDS = 900.0
 
 
-def backoff_seconds(attempt: int, *, base: float, cap: float, jitter: Jitter) -> float:
-    """Full jitter: anything up to base x 2^attempt, at most `cap`."""
-    return jitter(0.0, min(cap, base * 2.0 ** min(attempt, 32)))
-
-
-def retry_seconds(attempt: int, retry_after: float | None, *, jitter: Jitter) -> float:
-    """How long to wait before try `attempt` + 1: what the answer names, else a random back-off."""
-    if retry_after is not None:
-        return retry_after
-    return backoff_seconds(attempt, base=_RETRY_BASE_SECONDS, cap=_RETRY_CAP_SECONDS, jitter=jitter)
-
-
-def parse_retry_after(value: str | None, *, now: float) -> float | None:
-    """Seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3), else None."""
-    if not value:
-        return None
-    value = value.strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
-_POLICY = re.compile(r"time:\s*([0-9]{1,4})\s*(second|minute|hour)", re.IGNORECASE)
-_POLICY_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
-
-
-def parse_policy_hint(message: str) -> float | None:
-    """The period in a throttling message, as users report it: `limit:200,time:5 minute`."""
-    match = _POLICY.search(message)
-    return float(match[1]) * _POLICY_SECONDS[match[2].lower()] if match else None
-
-
-@dataclass(slots=True)
-class Meter:
-    """What the queries of one instance cost since the exporter knows it."""
-
-    requests: int = 0
-    errors: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
-
-    def count_error(self, reason: Reason) -> None:
-        self.errors[reason] += 1
-
-    @property
-    def failed(self) -> int:
-        return sum(self.errors.values())
-
-
-@dataclass(slots=True, eq=False)
-class Query:
-    """One query of an instance, or another errand, on its way through the limits.
-
-    `deadline` is in the event loop's time. Waiting ends there; a request that was sent goes on.
-    The first request of each query goes before the further ones of all. Then lower `priority`
-    goes first: all pages of one instance before those of the next. What is in the `background`
-    goes after all that is not.
-    """
-
-    deadline: float = float("inf")
-    priority: int = 0
-    background: bool = False
-    requests: int = 0  # that were sent
-    meter: Meter = field(default_factory=Meter)
-    trouble: ApiError | None = None  # of the request of it that failed last
-    _waits: set["asyncio.Future[Any]"] = field(default_factory=set)
-
-    @property
-    def rank(self) -> _Rank:
-        return self.background, self.requests > 0, self.priority
-
-    async def wait(self, future: "asyncio.Future[T]") -> T:
-        """Wait for `future`; DeadlineError when `expire` is called first."""
-        self._waits.add(future)
-        try:
-            return await future
-        finally:
-            self._waits.discard(future)
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep, which must fit before the deadline."""
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        timer = loop.call_later(seconds, _wake, future)
-        try:
-            await self.wait(future)
-        finally:
-            timer.cancel()
-
-    def has_time_for(self, seconds: float) -> bool:
-        return asyncio.get_running_loop().time() + seconds < self.deadline
-
-    def expire(self) -> None:
-        """End all waiting: the deadline has come."""
-        for future in self._waits:
-            if not future.done():
-                future.set_exception(DeadlineError("the deadline came before a free slot"))
-
-
-def _wake(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
+_Waiter = tuple[Rank, int, Query, "asyncio.Future[Permit]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +26,7 @@ class Permit:
     """Leave to send one request. `round` tells before which throttling it was given."""
 
     limiter: "RateLimiter"
+    share: Share
     round: int
 
 
@@ -142,12 +34,19 @@ class ConnectionPool:
     """At most `max_connections` requests at once, given round robin to the projects.
 
     Half of them are kept for projects that have few under way, in equal parts: one that hangs
-    leaves the others enough.
+    leaves the others enough. So do, within a project too, the instances that did not answer last
+    time, and what has time.
     """
 
     def __init__(self, max_connections: int) -> None:
         self.max_connections = max_connections
         self.in_flight = 0
+        self.caps: Mapping[Share, int] = {
+            Share.NEW: max_connections,
+            Share.UNANSWERED: max(1, max_connections // 5),
+            Share.BEHIND: max(1, max_connections // 2),
+        }
+        self._held = dict.fromkeys(Share, 0)
         self._ready: deque[RateLimiter] = deque()
         self._limiters: set[RateLimiter] = set()
 
@@ -168,25 +67,38 @@ class ConnectionPool:
         kept = sum(max(0, share - other.in_flight) for other in self._limiters)
         return free > kept
 
+    def has_room(self, share: Share) -> bool:
+        return self.in_flight < self.max_connections and self._held[share] < self.caps[share]
+
+    def take(self, share: Share) -> None:
+        self.in_flight += 1
+        self._held[share] += 1
+
+    def give_back(self, share: Share) -> None:
+        self.in_flight -= 1
+        self._held[share] -= 1
+
     def enqueue(self, limiter: "RateLimiter") -> None:
         if not limiter.queued:
             limiter.queued = True
             self._ready.append(limiter)
 
     def give_out(self) -> None:
-        """Let requests go as long as there are free connections, the background's last."""
+        """Let requests go as long as there are free connections, those that have time last."""
         ready, held_back = self._ready, []
-        for background in (False, True):
+        for share in Share:
             later = []
             while ready and self.in_flight < self.max_connections:
                 limiter = ready.popleft()
                 limiter.queued = False
                 if not self.admits(limiter):
                     held_back.append(limiter)
-                elif limiter.waits_in_background and not background:
+                elif limiter.first_share > share:
                     later.append(limiter)
                 elif limiter.release_next():
                     self.enqueue(limiter)
+                elif limiter.lacks_connections:
+                    held_back.append(limiter)
             for limiter in later:
                 self.enqueue(limiter)
         for limiter in held_back:
@@ -204,6 +116,7 @@ class RateLimiter:
         self, pool: ConnectionPool, *, rate_limit: float, jitter: Jitter = random.uniform
     ) -> None:
         self._pool = pool
+        self._rate_limit = rate_limit
         # No second, wherever it begins, sees more than the limit: remember the last ones sent. A
         # tenth of them may go at once, the others spread: what the network delays by a little
         # meets no more than that of the next second where the cloud counts.
@@ -217,7 +130,7 @@ class RateLimiter:
         self._throttled_in_a_row = 0
         self._round = 0
         self.in_flight = 0
-        self._waiters: list[tuple[_Rank, int, Query, asyncio.Future[Permit]]] = []
+        self._waiters: dict[Share, list[_Waiter]] = {share: [] for share in Share}
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -236,48 +149,45 @@ class RateLimiter:
             raise self._silence(now)
         # One that comes after its deadline still goes if nothing keeps it waiting.
         if (
-            not self._waiters
+            not self._has_waiters()
             and self._pool.admits(self)
+            and self._pool.has_room(query.share)
             and self._ready_at() <= now
-            and self._has_room()
+            and self._may_follow()
         ):
-            return self._send(now)
+            return self._send(query.share, now)
         if now >= query.deadline:
-            raise DeadlineError("the deadline came before a free slot")
+            raise DeadlineError(f"the deadline came first: waits for {self._obstacle(query)}")
         future: asyncio.Future[Permit] = loop.create_future()
-        heapq.heappush(self._waiters, (query.rank, next(self._order), query, future))
+        waiter = (query.rank, next(self._order), query, future)
+        heapq.heappush(self._waiters[query.share], waiter)
         self._pool.enqueue(self)
         self._pool.give_out()
         try:
-            permit = await query.wait(future)
+            permit = await query.wait(future, lambda: self._obstacle(query))
         except BaseException:
             # Cancelled just after the slot was given: pass it on.
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.release()
+                self.release(query.share)
             raise
         if permit.round != self._round:
             # A 429 came between the leave and us.
-            self.release()
+            self.release(query.share)
             return await self.acquire(query)
         return permit
 
-    def release(self) -> None:
+    def release(self, share: Share = Share.NEW) -> None:
         self.in_flight -= 1
-        self._pool.in_flight -= 1
-        if self._waiters:
+        self._pool.give_back(share)
+        if self._has_waiters():
             self._pool.enqueue(self)
         self._pool.give_out()
-
-    @property
-    def waits_in_background(self) -> bool:
-        """Whether whoever is next has time: all others that wait have it too."""
-        return bool(self._waiters) and self._waiters[0][2].background
 
     def succeeded(self, permit: Permit) -> None:
         """The request was answered with anything but a 429."""
         if self._throttled_in_a_row and permit.round == self._round:
             self._throttled_in_a_row = 0
-            if self._waiters:
+            if self._has_waiters():
                 self._pool.enqueue(self)
 
     def throttled(self, permit: Permit, *, retry_after: float | None, hint: float | None) -> float:
@@ -301,7 +211,7 @@ class RateLimiter:
             )
             self._throttled_in_a_row += 1
         self._silent_until = max(self._silent_until, now + min(seconds, _COOLDOWN_CAP_SECONDS))
-        for _, _, query, future in self._waiters:
+        for _, _, query, future in itertools.chain(*self._waiters.values()):
             if not future.done() and self._silent_until >= query.deadline:
                 future.set_exception(self._silence(now))
         return max(0.0, self._silent_until - now)
@@ -314,8 +224,29 @@ class RateLimiter:
             hint="lower api.rate_limit or scrape less often",
         )
 
-    def _has_room(self) -> bool:
+    def _has_waiters(self) -> bool:
+        return any(self._waiters.values())
+
+    def _may_follow(self) -> bool:
+        """After a silence the first answer decides about the others."""
         return not (self._throttled_in_a_row and self.in_flight)
+
+    def _obstacle(self, query: Query) -> str:
+        """What keeps a request of `query` from being sent, for people."""
+        now = asyncio.get_running_loop().time()
+        pool = self._pool
+        if self._silent_until > now:
+            return f"the end of the silence after a 429, in {self._silent_until - now:.0f} s"
+        if not self._may_follow():
+            return "the first answer after a 429"
+        if query.share is Share.UNANSWERED and pool.in_flight < pool.max_connections:
+            return (
+                f"one of the {pool.caps[Share.UNANSWERED]} connections for instances that did not"
+                " answer last time"
+            )
+        if not pool.has_room(query.share) or not pool.admits(self):
+            return f"a free one of the {pool.max_connections} connections (api.max_connections)"
+        return f"its turn, {self._rate_limit:g} requests a second (api.rate_limit)"
 
     def _ready_at(self) -> float:
         """When the next request may go."""
@@ -327,27 +258,47 @@ class RateLimiter:
                 ready = max(ready, self._sent[-self._burst] + self._burst_period)
         return ready
 
-    def _send(self, now: float) -> Permit:
+    def _send(self, share: Share, now: float) -> Permit:
         if self._sent is not None:
             self._sent.append(now)
         self.in_flight += 1
-        self._pool.in_flight += 1
-        return Permit(self, self._round)
+        self._pool.take(share)
+        return Permit(self, share, self._round)
 
     def release_next(self) -> bool:
         """Let the next waiter go if it may; whether another could follow at once."""
-        while self._waiters and self._waiters[0][3].done():
-            heapq.heappop(self._waiters)
-        if not self._waiters or not self._has_room():
+        share = self._next_share()
+        if share is None or not self._may_follow():
             return False
         now = asyncio.get_running_loop().time()
         ready = self._ready_at()
         if ready > now:
             self._wake_at(ready)
             return False
-        future = heapq.heappop(self._waiters)[3]
-        future.set_result(self._send(now))
-        return bool(self._waiters)
+        future = heapq.heappop(self._waiters[share])[3]
+        future.set_result(self._send(share, now))
+        return self._has_waiters()
+
+    @property
+    def first_share(self) -> Share:
+        """The share of whoever may go next."""
+        share = self._next_share()
+        return Share.NEW if share is None else share
+
+    @property
+    def lacks_connections(self) -> bool:
+        """Whether those that wait have no connection left that is theirs."""
+        return self._has_waiters() and self._next_share() is None
+
+    def _next_share(self) -> Share | None:
+        self._drop_gone()
+        return next((s for s in Share if self._waiters[s] and self._pool.has_room(s)), None)
+
+    def _drop_gone(self) -> None:
+        """Forget who waits no longer."""
+        for waiters in self._waiters.values():
+            while waiters and waiters[0][3].done():
+                heapq.heappop(waiters)
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None and self._timer_at <= when:

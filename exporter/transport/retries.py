@@ -6,7 +6,8 @@ from typing import TypeVar
 import structlog
 
 from exporter.errors import ApiError, RateLimitedError, UnavailableError
-from exporter.transport.limits import Jitter, Query, retry_seconds
+from exporter.transport.backoff import Jitter, retry_seconds
+from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
 

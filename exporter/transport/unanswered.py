@@ -17,8 +17,8 @@ from exporter.errors import (
     Reason,
     UnavailableError,
 )
+from exporter.transport.backoff import parse_retry_after
 from exporter.transport.failures import PROXY_ACCESS_HINT, quote
-from exporter.transport.limits import parse_retry_after
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ import httpx
 
 from exporter.config.schema import ApiConfig
 from exporter.transport.background import background_pool
+from exporter.transport.backoff import Jitter
 from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.exchange import LimitedTransport, Observe
-from exporter.transport.limits import ConnectionPool, Jitter
+from exporter.transport.limits import ConnectionPool
 
 
 def host_of(url: httpx.URL) -> str:

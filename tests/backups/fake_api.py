@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from exporter.backups.sync import InstanceSync
 from exporter.models import Backup, Instance, Page, Reading
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from tests.support.virtual_time import DAY, HOUR, NOON
 
 SIX_HOURS = 6 * HOUR

@@ -12,7 +12,7 @@ from exporter.errors import (
     UnavailableError,
 )
 from exporter.models import Backup, Instance, Page, Progress
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from tests.backups.fake_api import (
     Cut,
     FakeApi,

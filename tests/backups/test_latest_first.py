@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from exporter.models import Backup
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from tests.backups.fake_api import (
     ORDERS,
     Cut,

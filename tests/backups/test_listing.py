@@ -9,7 +9,7 @@ from exporter.errors import (
     Reason,
 )
 from exporter.models import Backup, Instance, Page, Progress
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from tests.backups.fake_api import (
     ORDERS,
     FakeApi,

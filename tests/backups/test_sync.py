@@ -14,7 +14,7 @@ from exporter.errors import (
     UnavailableError,
 )
 from exporter.models import Backup, InstanceKey
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from tests.backups.fake_api import (
     INSTANCE,
     ORDERS,

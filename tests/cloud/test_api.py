@@ -28,7 +28,7 @@ from exporter.errors import (
     UnavailableError,
 )
 from exporter.models import Instance, Page
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from exporter.transport.wire import Wire, connect
 from tests.support.certificates import Authority
 from tests.support.cloud_api import (

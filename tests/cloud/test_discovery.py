@@ -16,7 +16,7 @@ from exporter.errors import (
     RefusedError,
     UnavailableError,
 )
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from tests.support.virtual_time import DAY, Clock
 
 PROJECT = "97b026aa9cc4417888c14c84a1ad9860"

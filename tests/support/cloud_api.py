@@ -18,7 +18,7 @@ from exporter.errors import (
     Reason,
 )
 from exporter.models import Instance, Page
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from exporter.transport.wire import connect
 from tests.support.virtual_time import NOON, Clock
 

@@ -6,7 +6,8 @@ import pytest
 
 from exporter.errors import RateLimitedError
 from exporter.transport.background import BackgroundLimiter, background_pool
-from exporter.transport.limits import ConnectionPool, Query, RateLimiter
+from exporter.transport.limits import ConnectionPool, RateLimiter
+from exporter.transport.query import Query
 from tests.support.virtual_time import Clock
 
 

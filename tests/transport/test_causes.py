@@ -19,7 +19,7 @@ from cryptography import x509
 from exporter.cloud.api import LIST_BACKUPS
 from exporter.config.schema import ApiConfig
 from exporter.errors import ApiError, Reason
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from exporter.transport.wire import connect
 from tests.support.certificates import Authority
 

@@ -15,7 +15,7 @@ from exporter.config.schema import ApiConfig
 from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
 from exporter.transport.bodies import MAX_RESPONSE_BYTES
 from exporter.transport.connections import ExactTransport, Proxy
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from exporter.transport.wire import connect, host_of
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -11,7 +11,7 @@ from exporter.errors import ApiError, BadResponseError, Reason
 from exporter.models import Failure
 from exporter.transport.exchange import LimitedTransport
 from exporter.transport.failures import describe_body, error_of, not_json
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from tests.support.virtual_time import NOON
 
 NGINX_404 = b"<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>nginx</body></html>"

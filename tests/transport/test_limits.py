@@ -9,17 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import DeadlineError, RateLimitedError, Reason
-from exporter.transport.limits import (
-    ConnectionPool,
-    Meter,
-    Permit,
-    Query,
-    RateLimiter,
+from exporter.transport.backoff import (
     backoff_seconds,
     parse_policy_hint,
     parse_retry_after,
     retry_seconds,
 )
+from exporter.transport.limits import ConnectionPool, Permit, RateLimiter
+from exporter.transport.query import Meter, Query
 from tests.support.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
 
 FOREVER = float("inf")

@@ -15,7 +15,7 @@ from exporter.cloud.api import LIST_BACKUPS
 from exporter.config.schema import ApiConfig
 from exporter.errors import BadResponseError, Reason, UnavailableError
 from exporter.transport import persistent
-from exporter.transport.limits import Query
+from exporter.transport.query import Query
 from exporter.transport.wire import Wire, connect
 
 

@@ -1,0 +1,42 @@
+"""How long to wait before another try: what the answer names, else a random time that doubles."""
+
+import email.utils
+import re
+from collections.abc import Callable
+
+Jitter = Callable[[float, float], float]
+_RETRY_BASE_SECONDS = 0.5
+_RETRY_CAP_SECONDS = 10.0
+_POLICY = re.compile(r"time:\s*([0-9]{1,4})\s*(second|minute|hour)", re.IGNORECASE)
+_POLICY_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
+
+
+def backoff_seconds(attempt: int, *, base: float, cap: float, jitter: Jitter) -> float:
+    """Full jitter: anything up to base x 2^attempt, at most `cap`."""
+    return jitter(0.0, min(cap, base * 2.0 ** min(attempt, 32)))
+
+
+def retry_seconds(attempt: int, retry_after: float | None, *, jitter: Jitter) -> float:
+    """How long to wait before try `attempt` + 1: what the answer names, else a random back-off."""
+    if retry_after is not None:
+        return retry_after
+    return backoff_seconds(attempt, base=_RETRY_BASE_SECONDS, cap=_RETRY_CAP_SECONDS, jitter=jitter)
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3), else None."""
+    if not value:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_policy_hint(message: str) -> float | None:
+    """The period in a throttling message, as users report it: `limit:200,time:5 minute`."""
+    match = _POLICY.search(message)
+    return float(match[1]) * _POLICY_SECONDS[match[2].lower()] if match else None
