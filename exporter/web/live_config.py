@@ -7,8 +7,8 @@ from pathlib import Path
 import structlog
 
 from exporter.errors import ConfigError
-from exporter.web.tls_context import TlsContexts, load_tls_contexts
-from exporter.web.web_config import TlsServerConfig, WebConfig, load_web_config
+from exporter.web.tls_context import TlsContexts, TlsError, load_tls_contexts
+from exporter.web.web_config import LoadedText, TlsServerConfig, WebConfig, read_web_config
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +31,10 @@ class LoadedWebConfig:
         """Reads the files; raises ConfigError."""
         self._path = path
         self._seen: Mapping[Path, _Fingerprint] = {}
-        self.config = self._load_config()
+        loaded = self._load()
+        self.config = loaded.config
         self.users = self.config.users
-        tls = self.config.tls
-        self.tls = None if tls is None else self._load_tls_contexts(tls)
+        self.tls = None if self.config.tls is None else _load_tls_contexts(loaded)
         self._warn()
 
     def refresh(self) -> None:
@@ -45,7 +45,7 @@ class LoadedWebConfig:
             return
         had_users = bool(self.users)
         try:
-            config, contexts = self._follow(self._load_config())
+            config, contexts = self._follow(self._load())
         except ConfigError as exc:
             log.error(
                 "web config not reloaded, the old one stays in force",
@@ -79,19 +79,19 @@ class LoadedWebConfig:
                 path=str(self._path),
             )
 
-    def _load_config(self) -> WebConfig:
+    def _load(self) -> LoadedText:
         # Each file is looked at before it is read: what changes in between is seen next time. The
         # files of a version that turns out broken are watched too, for it may be mended there.
         self._seen = {self._path: _fingerprint(self._path)}
-        config = load_web_config(self._path)
-        files = config.tls_server_config.files
+        loaded = read_web_config(self._path)
+        files = loaded.config.tls_server_config.files
         self._seen = {**self._seen, **{file: _fingerprint(file) for file in files}}
-        return config
+        return loaded
 
-    def _follow(self, config: WebConfig) -> tuple[WebConfig, TlsContexts | None]:
-        tls = config.tls
+    def _follow(self, loaded: LoadedText) -> tuple[WebConfig, TlsContexts | None]:
+        config, tls = loaded.config, loaded.config.tls
         if tls is not None and self.tls is not None:
-            return config, self._load_tls_contexts(tls)
+            return config, _load_tls_contexts(loaded)
         if tls is not None or self.tls is not None:
             log.warning(
                 "restart needed to switch TLS on or off",
@@ -101,11 +101,12 @@ class LoadedWebConfig:
         kept = {"tls_server_config": self.config.tls_server_config}
         return config.model_copy(update=kept), self.tls
 
-    def _load_tls_contexts(self, tls: TlsServerConfig) -> TlsContexts:
-        try:
-            return load_tls_contexts(tls)
-        except ConfigError as exc:
-            raise ConfigError([f"{self._path}: {problem}" for problem in exc.problems]) from None
+
+def _load_tls_contexts(loaded: LoadedText) -> TlsContexts:
+    try:
+        return load_tls_contexts(loaded.config.tls_server_config)
+    except TlsError as exc:
+        raise loaded.document.error(exc.problems) from None
 
 
 def _fingerprint(path: Path) -> _Fingerprint:

@@ -11,7 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from exporter.errors import ConfigError
+from exporter.config.document import Problem
+from exporter.config.files import why_unreadable
 from exporter.web.web_config import CIPHER_SUITES, TLS_VERSIONS, Curve, TlsServerConfig
 
 # OpenSSL's names of the curves, and their numbers on the wire (RFC 8446, 4.2.7).
@@ -55,8 +56,20 @@ class TlsContexts:
         return f"client certificate not among client_allowed_sans: it names {named[:200]}"
 
 
+class TlsError(Exception):
+    """Certificates or keys that cannot be used, each with the path of its key."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.message for problem in problems))
+        self.problems = problems
+
+
+def _wrong(key: str, message: str) -> TlsError:
+    return TlsError(Problem(("tls_server_config", key), message))
+
+
 def load_tls_contexts(tls: TlsServerConfig) -> TlsContexts:
-    """Made of the PEM that `tls` holds or names; raises ConfigError."""
+    """Made of the PEM that `tls` holds or names; raises TlsError."""
     _check_readable(tls)
     curves: Sequence[tuple[str | None, int]] = [_CURVES[name] for name in tls.curve_preferences]
     sans = tls.client_allowed_sans
@@ -75,9 +88,9 @@ def _check_readable(tls: TlsServerConfig) -> None:
             if path is not None:
                 path.open("rb").close()
         except OSError as exc:
-            problems.append(f"tls_server_config.{key}: {path} cannot be read: {exc.strerror}")
+            problems.append(Problem(("tls_server_config", key), why_unreadable(path, exc)))
     if problems:
-        raise ConfigError(problems)
+        raise TlsError(*problems)
 
 
 def _load_context(tls: TlsServerConfig, curve: str | None) -> ssl.SSLContext:
@@ -121,22 +134,20 @@ def _load_certificate(context: ssl.SSLContext, tls: TlsServerConfig) -> None:
     )
 
     def refuse_encrypted_key() -> str:
-        raise ConfigError(
-            [f"tls_server_config.{key_key}: {key or 'the key'} asks for a passphrase"]
-        )
+        raise _wrong(key_key, f"{key or 'the key'} asks for a passphrase")
 
     with _as_file(cert, tls.cert) as cert_path, _as_file(key, _reveal(tls)) as key_path:
         try:
             context.load_cert_chain(cert_path, key_path, refuse_encrypted_key)
         except ssl.SSLError as exc:
             if exc.reason == "KEY_VALUES_MISMATCH":
-                problem = f"{key_key}: {key or 'the key'} does not belong to {cert_name}"
-            else:
-                problem = (
-                    f"{cert_key}: no PEM certificate in {cert or 'it'}, or no PEM key in"
-                    f" {key_name} ({exc.reason or 'unreadable'})"
-                )
-            raise ConfigError([f"tls_server_config.{problem}"]) from None
+                problem = f"{key or 'the key'} does not belong to {cert_name}"
+                raise _wrong(key_key, problem) from None
+            reason = exc.reason or "unreadable"
+            problem = (
+                f"no PEM certificate in {cert or 'it'}, or no PEM key in {key_name} ({reason})"
+            )
+            raise _wrong(cert_key, problem) from None
 
 
 def _reveal(tls: TlsServerConfig) -> str | None:
@@ -153,10 +164,8 @@ def _load_client_ca(context: ssl.SSLContext, tls: TlsServerConfig) -> None:
         else:
             context.load_verify_locations(cadata=tls.client_ca)
     except (ssl.SSLError, ValueError):
-        where = f"_file: no PEM certificate in {tls.client_ca_file}"
-        inline = ": no PEM certificate in it"
-        problem = inline if tls.client_ca_file is None else where
-        raise ConfigError([f"tls_server_config.client_ca{problem}"]) from None
+        key = "client_ca" if tls.client_ca_file is None else "client_ca_file"
+        raise _wrong(key, f"no PEM certificate in {tls.client_ca_file or 'it'}") from None
 
 
 @contextmanager

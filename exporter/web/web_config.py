@@ -9,6 +9,7 @@ we differ: docs/configuration.md.
 import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -25,9 +26,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from exporter.config.files import MAX_TEXT_BYTES
+from exporter.config.document import Document, KeyPath, Problem
+from exporter.config.files import read_text
+from exporter.config.names import nearest
 from exporter.config.yaml_text import load_yaml
-from exporter.errors import ConfigError
 
 # Above this a single password check takes longer than a scrape may.
 MAX_BCRYPT_COST = 18
@@ -281,76 +283,95 @@ class WebConfig(_Section):
         return [(name.lower().encode(), value.encode()) for name, value in headers.items() if value]
 
 
-def parse_web_config(text: str) -> WebConfig:
-    """The configuration in `text`; raises ConfigError with every problem and its path."""
-    document = load_yaml(text, "line").value
-    if document is None:
-        return WebConfig()
-    if not isinstance(document, dict):
-        raise ConfigError([f"must be a mapping; its keys are {_keys_of(WebConfig)}"])
+@dataclass(frozen=True, slots=True)
+class LoadedText:
+    """A configuration with the text that it was read from: a problem is told with its place."""
+
+    config: WebConfig
+    document: Document
+
+
+def parse_web_config(text: str, *, name: str = "web.yml") -> WebConfig:
+    """The configuration in `text`, the file `name`'s.
+
+    Raises ConfigError with every problem, each with its place and path.
+    """
+    return _parse(text, name).config
+
+
+def _parse(text: str, name: str) -> LoadedText:
+    document = load_yaml(text, name, keys=_ALL_KEYS)
+    value = document.value if document.value is not None else {}
+    if not isinstance(value, dict):
+        known = ", ".join(_keys_of(WebConfig))
+        raise document.error([Problem((), f"must be a mapping; its keys are {known}")])
     try:
-        return WebConfig.model_validate(document)
+        return LoadedText(WebConfig.model_validate(value), document)
     except ValidationError as exc:
-        errors = exc.errors(include_url=False, include_input=False)
-        raise ConfigError([line for error in errors for line in _describe(error)]) from None
+        errors = exc.errors(include_url=False)
+        raise document.error([line for error in errors for line in _describe(error)]) from None
 
 
-def load_web_config(path: Path) -> WebConfig:
+def read_web_config(path: Path) -> LoadedText:
     """The configuration in the file, its own paths resolved against the file's folder.
 
     Raises ConfigError, each problem with the file's name. The files that it names are not read.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_TEXT_BYTES + 1).decode()
-        config = parse_web_config(text)
-    except OSError as exc:
-        raise ConfigError([f"{path}: cannot be read: {exc.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([f"{path}: not UTF-8 text"]) from None
-    except ConfigError as exc:
-        raise ConfigError([f"{path}: {problem}" for problem in exc.problems]) from None
-    tls = config.tls_server_config
+    loaded = _parse(read_text(path), str(path))
+    tls = loaded.config.tls_server_config
     resolved = {
         key: path.parent / value
         for key in ("cert_file", "key_file", "client_ca_file")
         if (value := getattr(tls, key)) is not None
     }
-    return config.model_copy(update={"tls_server_config": tls.model_copy(update=resolved)})
+    tls = tls.model_copy(update=resolved)
+    return replace(loaded, config=loaded.config.model_copy(update={"tls_server_config": tls}))
 
 
-def _describe(error: ErrorDetails) -> Sequence[str]:
-    location = error["loc"]
-    if location[-1] == "[key]":
-        location = location[:-1]
-    path = ".".join(str(part) for part in location)
+def _describe(error: ErrorDetails) -> Iterator[Problem]:
+    path: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
+    if path[0] == "basic_auth_users":
+        path = tuple(map(str, path))  # a user's name is no place in a list
     match error["type"]:
         case "extra_forbidden":
-            return [f"{path}: unknown key; known are {_keys_of(_SECTIONS[location[:-1]])}"]
-        case "value_error" if location == ("tls_server_config",):
-            return [f"{path}.{line}" for line in str(error["ctx"]["error"]).splitlines()]
+            yield _describe_unknown(path)
+        case "value_error" if path == ("tls_server_config",):
+            for line in str(error["ctx"]["error"]).splitlines():
+                key, _, problem = line.partition(": ")
+                yield Problem((*path, key), problem)
         case "value_error":
-            return [f"{path}: {error['ctx']['error']}"]
-        case "string_type":
-            return [f"{path}: must be text; put it in quotes"]
-        case "is_instance_of":
-            return [f"{path}: must be the path of a file"]
-        case "tuple_type":
-            return [f"{path}: must be a list"]
-        case "model_type" | "dict_type":
-            return [f"{path}: must be a mapping"]
+            yield Problem(path, str(error["ctx"]["error"]))
+        case known if known in _MESSAGES:
+            yield Problem(path, _MESSAGES[known])
         case _:
-            return [f"{path}: {error['msg'].replace('Input should be', 'must be')}"]
+            yield Problem(path, error["msg"].replace("Input should be", "must be"))
 
 
-def _keys_of(section: type[BaseModel]) -> str:
-    return ", ".join(field.alias or name for name, field in section.model_fields.items())
+_MESSAGES = {
+    "string_type": "must be text; put it in quotes",
+    "is_instance_of": "must be the path of a file",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+}
 
 
-_SECTIONS: Mapping[tuple[int | str, ...], type[BaseModel]] = {
+def _describe_unknown(path: KeyPath) -> Problem:
+    keys = _keys_of(_SECTIONS[path[:-1]])
+    near = nearest(str(path[-1]), keys)
+    meant = f"; did you mean {near}?" if near is not None else ""
+    return Problem(path, f"unknown key; allowed here: {', '.join(keys)}{meant}")
+
+
+def _keys_of(section: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in section.model_fields.items())
+
+
+_SECTIONS: Mapping[KeyPath, type[BaseModel]] = {
     (): WebConfig,
     ("tls_server_config",): TlsServerConfig,
     ("http_server_config",): HttpServerConfig,
     ("rate_limit",): RateLimit,
     ("http_server_config", "headers"): Headers,
 }
+_ALL_KEYS = frozenset(key for section in _SECTIONS.values() for key in _keys_of(section))

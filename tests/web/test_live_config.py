@@ -110,9 +110,9 @@ def test_certificates_and_keys_that_cannot_be_used_are_problems_of_the_check(
     with pytest.raises(ConfigError) as raised:
         LoadedWebConfig(path)
     assert raised.value.problems == tuple(
-        f"{path}: tls_server_config.{key}: {tmp_path}/server.{end} cannot be read:"
-        " No such file or directory"
-        for key, end in (("cert_file", "crt"), ("key_file", "key"))
+        f"{path}:1:{column}: tls_server_config.{key}: {tmp_path}/server.{end}:"
+        " there is no such file"
+        for column, key, end in ((21, "cert_file", "crt"), (44, "key_file", "key"))
     )
 
 

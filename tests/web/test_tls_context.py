@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import ConfigError
-from exporter.web.tls_context import load_tls_contexts
+from exporter.config.document import write_path
+from exporter.web.tls_context import TlsError, load_tls_contexts
 from exporter.web.web_config import TlsServerConfig
 from tests.support.certificates import Authority
 
@@ -17,9 +17,9 @@ def make_tls(tmp_path: Path, **changed: object) -> TlsServerConfig:
 
 
 def problems_of(tls: TlsServerConfig) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(TlsError) as raised:
         load_tls_contexts(tls)
-    return raised.value.problems
+    return tuple(f"{write_path(path)}: {message}" for path, message, _ in raised.value.problems)
 
 
 @pytest.mark.parametrize("key", ["cert_file", "key_file", "client_ca_file"])
@@ -36,7 +36,7 @@ def test_a_missing_certificate_file_is_named(
         },
     )
     assert problems_of(tls) == (
-        f"tls_server_config.{key}: {tmp_path}/absent cannot be read: No such file or directory",
+        f"tls_server_config.{key}: {tmp_path}/absent: there is no such file",
     )
 
 
