@@ -26,6 +26,7 @@ from exporter.reporting.redaction import SecretRegistry
 from exporter.scraping.project import Project
 from exporter.scraping.scraper import Scraper
 from exporter.transport.backoff import Jitter
+from exporter.transport.clock import CloudClocks
 from exporter.transport.wire import Wire, connect
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class Exporter:
         self._accounts = Accounts(registry)
         self._transport = transport
         self.clock = clock
+        self._clocks = CloudClocks(clock)
         self._jitter = jitter
         self._shard = shard
         self._total_shards = total_shards
@@ -113,6 +115,7 @@ class Exporter:
 
     def _assemble(self, config: Config) -> Assembly:
         previous = self._assembly
+        self._clocks.keep({(project.id, project.endpoint) for project in config.projects})
         kept = previous is not None and previous.scraper.config.api == config.api
         wire = previous.wire if previous is not None and kept else self._connect(config.api)
         clients: dict[str, ProjectClient] = {}
@@ -154,6 +157,7 @@ class Exporter:
             == (settings.endpoint, settings.iam_endpoint, settings.auth)
         ):
             return previous.clients[settings.id]
+        wire = wire.by(self._clocks.of(settings.id, settings.endpoint))
         return ProjectClient(
             wire,
             project_id=settings.id,
@@ -174,7 +178,13 @@ class Exporter:
                 and before.config.endpoint == settings.endpoint
             ):
                 discovery.adopt(before.discovery)
-        return Project(settings, client, lambda: client.auth.token_expires_at, discovery)
+        return Project(
+            settings,
+            client,
+            lambda: client.auth.token_expires_at,
+            discovery,
+            self._clocks.of(settings.id, settings.endpoint),
+        )
 
     async def _retire(
         self, previous: Assembly, current: Assembly, earlier: Collection[asyncio.Task[None]]

@@ -239,6 +239,8 @@ class InstanceResult:
     # `end_time` that was ever known, which a later listing may no longer show.
     last_reading: Reading | None = None
     last_end: float | None = None
+    # What is to be taken off this machine's clock to have the time that all of it is told in.
+    clock_ahead_seconds: float = 0.0
 
     @classmethod
     def unasked(cls, instance: Instance) -> "InstanceResult":
@@ -270,6 +272,8 @@ class ProjectResult:
     found_instances: int | None = None  # all of them, excluded ones too
     discovered_instances: int | None = None
     unmonitored_instances: int | None = None
+    clock_skew_seconds: float | None = None  # this machine's clock less the cloud's
+    clock_ahead_seconds: float = 0.0  # the same where it is too much: then the cloud's time counts
     unusable_ids: Sequence[str] = ()  # for people: ids of another form, which are not watched
 
     @property

@@ -74,7 +74,7 @@ def render_json(report: Report) -> str:
         "duration_seconds": round(report.snapshot.finished - report.snapshot.started, 3),
         "states": {state.value: report.counts[state] for state in State if report.counts[state]},
         "instances": [
-            _instance_facts(each, report.now) | {"cause": cause_of.get(each.result.instance.key)}
+            _instance_facts(each) | {"cause": cause_of.get(each.result.instance.key)}
             for each in report.instances
         ],
         "causes": [_cause_facts(cause) for cause in report.causes],
@@ -83,7 +83,7 @@ def render_json(report: Report) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _instance_facts(judged: Judged, now: float) -> dict[str, Any]:
+def _instance_facts(judged: Judged) -> dict[str, Any]:
     result, reading = judged.result, judged.result.reading
     instance, latest_end = result.instance, reading.latest_end if reading is not None else None
     facts: dict[str, Any] = {
@@ -96,7 +96,7 @@ def _instance_facts(judged: Judged, now: float) -> dict[str, Any]:
         "severity": judged.state.severity.value,
         "states": [state.value for state in judged.states],
         "latest_end": _time(latest_end),
-        "age_seconds": round(now - latest_end, 3) if latest_end is not None else None,
+        "age_seconds": round(judged.now - latest_end, 3) if latest_end is not None else None,
         "stale_after_seconds": instance.stale_after_seconds,
         "lookback_seconds": instance.lookback_seconds,
         "backups": None,

@@ -115,7 +115,7 @@ def _draw_instances(report: Report, pen: _Pen) -> Iterator[str]:
         (
             each.state.value,
             _name_of(each.result.instance, with_project=with_project),
-            *_numbers(each, report.now),
+            *_numbers(each),
         )
         for each in report.instances
     ]
@@ -135,11 +135,11 @@ def _draw_instances(report: Report, pen: _Pen) -> Iterator[str]:
     yield from table.get_string().splitlines()
 
 
-def _numbers(judged: Judged, now: float) -> Iterator[str]:
+def _numbers(judged: Judged) -> Iterator[str]:
     reading = judged.result.reading
     latest = reading.latest_end if reading is not None else None
-    yield format_clock(latest, now) if latest is not None else _NOTHING
-    yield _short_duration(now - latest) if latest is not None else _NOTHING
+    yield format_clock(latest, judged.now) if latest is not None else _NOTHING
+    yield _short_duration(judged.now - latest) if latest is not None else _NOTHING
     count = reading.count if reading is not None else None
     yield f"{count:,}" if count is not None else _NOTHING
     size = reading.size_kilobytes if reading is not None else None

@@ -92,7 +92,9 @@ class InstanceSync:
     def is_listing_due(self) -> bool:
         """Whether the whole window is to be listed, for the first time or anew."""
         now = self._clock()
-        return self._listed is None and (now >= self._resync_at or not self.is_listed())
+        # Further away than an interval: the clock was wrong when it was planned.
+        is_due = not now < self._resync_at <= now + self._resync_interval
+        return self._listed is None and (is_due or not self.is_listed())
 
     def is_listed(self) -> bool:
         """Whether the whole window is known."""

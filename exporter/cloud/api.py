@@ -47,6 +47,7 @@ class ProjectClient:
         auth: CloudAuth,
     ) -> None:
         self._wire = wire
+        self.clock = wire.clock
         self._project_id = project_id
         self._endpoint = endpoint
         self.auth = auth
@@ -91,7 +92,10 @@ class ProjectClient:
         Asked without any time: docs/decisions.md says why.
         """
         path = f"/v3/{self._project_id}/instances/{instance.id}/restore-time"
-        parse = partial(parse_restore_times, now=self._wire.clock())
+
+        def parse(body: bytes) -> list[TimeRange]:
+            return parse_restore_times(body, now=self.clock())
+
         return await self._get(SHOW_RESTORE_TIME, path, [], query, parse)
 
     async def fetch_full_backups(
@@ -102,7 +106,10 @@ class ProjectClient:
         if instance_id:
             parameters.insert(0, ("instance_id", instance_id))
         path = f"/v3/{self._project_id}/backups"
-        parse = partial(parse_full_backups, now=self._wire.clock(), asked=instance_id)
+
+        def parse(body: bytes) -> FullBackupPage:
+            return parse_full_backups(body, now=self.clock(), asked=instance_id)
+
         return await self._get(LIST_FULL_BACKUPS, path, parameters, query, parse)
 
     async def _get(

@@ -17,6 +17,8 @@ from exporter.errors import ApiError, AuthError, Reason
 # What a gateway may answer without having looked at who asks.
 _SAID_BEFORE_A_LOOK = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 _SUSPECTS_REMEMBERED = 100
+# Where the clock has moved by so much since, a refusal says nothing about the key.
+_MISTIMED_SECONDS = 60.0
 _HEADER_TEXT = re.compile(r"[!-~]+")
 
 
@@ -50,6 +52,10 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
         """Put into the request what tells who we are."""
         raise NotImplementedError
 
+    def _was_mistimed(self, request: httpx.Request, response: httpx.Response) -> bool:
+        """Whether it was refused for a time that the answer has shown to be wrong."""
+        return False
+
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
@@ -61,6 +67,9 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
                 self._show(request, value)
                 request.extensions["is_still_good"] = partial(self._trust.holds, value)
                 response = yield request
+                if self._was_mistimed(request, response):
+                    self._show(request, value)
+                    response = yield request
                 if not response.extensions.get("was_sent", True):
                     continue
                 if response.status_code != httpx.codes.UNAUTHORIZED:
@@ -81,6 +90,9 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
                 sent_at = _now()
                 self._show(request, value)
                 response = yield request
+                if self._was_mistimed(request, response):
+                    self._show(request, value)
+                    response = yield request
                 if response.status_code == httpx.codes.UNAUTHORIZED and refused is None:
                     renewed = await self.source.renew(value)
                     if renewed != value:
@@ -177,6 +189,8 @@ class SigningAuth(_RenewingAuth[Keys]):
         self._clock = clock
 
     def _show(self, request: httpx.Request, value: Keys) -> None:
+        now = self._clock()
+        request.extensions["signed_at"] = now, _now()
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         signed = sign(
             request.method,
@@ -188,10 +202,19 @@ class SigningAuth(_RenewingAuth[Keys]):
             security_token=value.security_token
             and _header_text("the security token", value.security_token),
             project_id=self._project_id,
-            now=self._clock(),
+            now=now,
             body=b"" if request.method == "GET" else request.content,
         )
         request.headers.update(signed.headers)
+
+    def _was_mistimed(self, request: httpx.Request, response: httpx.Response) -> bool:
+        signed_at, shown_at = request.extensions["signed_at"]
+        moved = self._clock() - signed_at - (_now() - shown_at)
+        return (
+            response.status_code == httpx.codes.UNAUTHORIZED
+            and response.extensions.get("was_sent", True)
+            and abs(moved) > _MISTIMED_SECONDS
+        )
 
 
 # A project's way of telling who we are.

@@ -178,6 +178,11 @@ PROJECT_FAMILIES: Sequence[Family] = (
         "Instances that discovery found and its filters kept out; excluded ones not counted.",
         lambda project: project.unmonitored_instances,
     ),
+    Family(
+        "clock_skew_seconds",
+        "This machine's clock less the cloud's, by the Date of its answers.",
+        lambda project: project.clock_skew_seconds,
+    ),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from exporter.models import ConfigurationState
 from exporter.page.projects import Project
 from exporter.page.troubles import Trouble, build_trouble, runbook_href, shorten
-from exporter.page.words import build_moment, format_count
+from exporter.page.words import build_moment, format_count, format_duration
 
 _LISTED = 5
 
@@ -36,6 +36,10 @@ def build_notices(
     if configuration is not None and configuration.problems:
         yield _notice_configuration(configuration, now)
     for project in projects:
+        if project.result.clock_ahead_seconds:
+            yield _notice_clock(project.result.clock_ahead_seconds)
+            break  # it is one machine
+    for project in projects:
         yield from _notice_project(project)
 
 
@@ -59,6 +63,16 @@ def _notice_configuration(state: ConfigurationState, now: float) -> Notice:
         f"The one of {loaded.text} stays in force; a restart would fail.",
         items=_first(state.problems),
         runbook_href=runbook_href("GaussDBMySQLBackupConfigReloadFailed"),
+    )
+
+
+def _notice_clock(ahead_seconds: float) -> Notice:
+    far = format_duration(abs(ahead_seconds))
+    where = "ahead" if ahead_seconds > 0 else "behind"
+    return Notice(
+        f"The clock of the exporter's machine is {far} {where}.",
+        "The cloud's time is used instead for all numbers and ages of backups. Set the machine's"
+        " clock, by NTP.",
     )
 
 

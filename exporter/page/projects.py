@@ -26,6 +26,7 @@ class Project:
 
 def build_project(result: ProjectResult, instances: int, now: float) -> Project:
     expiry = result.token_expiry
+    now -= result.clock_ahead_seconds
     left = expiry - now if expiry is not None else None
     return Project(
         result,

@@ -66,12 +66,10 @@ class Row:
     last_success: Moment | None
 
 
-def build_row(
-    judged: Judged, *, now: float, shared: Mapping[InstanceKey, SharedCause] | None = None
-) -> Row:
+def build_row(judged: Judged, *, shared: Mapping[InstanceKey, SharedCause] | None = None) -> Row:
     """What the page shows of an instance; what `shared` names is told elsewhere on the page."""
     result, reading = judged.result, judged.reading
-    instance = result.instance
+    instance, now = result.instance, judged.now
     size = reading.size_kilobytes if reading is not None else None
     latest_size = reading.latest_size_kilobytes if reading is not None else None
     latest_end = reading.latest_end if reading is not None else None

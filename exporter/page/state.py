@@ -80,6 +80,7 @@ class Judged:
 
     result: InstanceResult
     states: Sequence[State]  # all that hold, worst first; never empty
+    now: float  # the time that its ages are told at, by the cloud's clock where ours is wrong
 
     @property
     def state(self) -> State:
@@ -106,7 +107,8 @@ class Judged:
 
 def judge(result: InstanceResult, *, now: float) -> Judged:
     """All states of an instance as of `now`, which is the time that its ages are told at."""
-    return Judged(result, tuple(_find_states(result, now)) or (State.OK,))
+    now -= result.clock_ahead_seconds
+    return Judged(result, tuple(_find_states(result, now)) or (State.OK,), now)
 
 
 def has_hole(reading: Reading, stale_after_seconds: float) -> bool:

@@ -108,7 +108,7 @@ def render_status(
         selection=selection,
         pages=pages,
         rows=[
-            build_row(each, now=now, shared=shared)
+            build_row(each, shared=shared)
             for each in matching[max(pages.first - 1, 0) : pages.last]
         ],
         projects=projects,

@@ -1,7 +1,6 @@
 """What each instance has come to when a scrape's time is over."""
 
 import asyncio
-from collections.abc import Callable
 
 from exporter.errors import Reason
 from exporter.models import Failure, InstanceResult, Reading
@@ -17,7 +16,6 @@ def collect(
     *,
     begun: float,
     deadline: float,
-    clock: Callable[[], float],
 ) -> InstanceResult:
     """The instance's part in the scrape from `begun` to `deadline`, whatever its query does."""
     outcome = in_flight.outcome
@@ -30,7 +28,7 @@ def collect(
         if in_flight.early is not None and in_flight.early_at >= begun:
             # The listing goes on in the next scrape from the pages that it has.
             outcome = in_flight.early
-            watch.last_success = clock()
+            watch.last_success = watch.clock()
         else:
             outcome = DEADLINE
         if in_flight.query.deadline <= deadline:  # no other scrape waits longer
@@ -39,7 +37,7 @@ def collect(
         # Only the listing anew has failed: it is due again at the next scrape.
         outcome = in_flight.early if in_flight.early_at >= begun else outcome
         if isinstance(outcome, Reading):
-            watch.last_success = clock()
+            watch.last_success = watch.clock()
     api_errors = failed - in_flight.failed_before
     if isinstance(outcome, Failure) and outcome.reason is Reason.DEADLINE:
         watch.cut_off = cut_off + 1
@@ -62,10 +60,11 @@ def collect(
         progress=watch.sync.progress,
         last_reading=watch.last_reading,
         last_end=watch.last_end,
+        clock_ahead_seconds=watch.clock.ahead,
     )
     if in_flight.started >= watch.result_begun:  # not where a later query was faster
         watch.result, watch.result_begun = result, in_flight.started
-        log_change(watch, result, now=clock())
+        log_change(watch, result, now=watch.clock())
     return result
 
 

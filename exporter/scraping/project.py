@@ -8,6 +8,7 @@ from exporter.cloud.discovery import Discovery
 from exporter.config.schema import ProjectConfig
 from exporter.models import ProjectResult
 from exporter.scraping.failures import failure_of
+from exporter.transport.clock import CloudClock
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +19,7 @@ class Project:
     client: Client
     token_expiry: Callable[[], float | None]
     discovery: Discovery | None = None
+    clock: CloudClock | None = None
 
     def result(self, redact: Callable[[str], str]) -> ProjectResult:
         """What is known of the project now."""
@@ -27,6 +29,8 @@ class Project:
             name=self.config.name,
             region=self.config.region,
             token_expiry=self.token_expiry(),
+            clock_skew_seconds=self.clock.skew if self.clock is not None else None,
+            clock_ahead_seconds=self.clock.ahead if self.clock is not None else 0.0,
         )
         if discovery is None:
             return known

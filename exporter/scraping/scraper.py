@@ -163,9 +163,7 @@ class Scraper:
         results = []
         for i, (watch, in_flight) in enumerate(queries.items(), start=1):
             if self._watches.is_current(watch):
-                results.append(
-                    collect(watch, in_flight, begun=begun, deadline=deadline, clock=self._clock)
-                )
+                results.append(collect(watch, in_flight, begun=begun, deadline=deadline))
             if i % _COLLECTED_AT_ONCE == 0 and loop.time() < deadline:
                 await asyncio.sleep(0)
         order = {key: i for i, key in enumerate(self._watches.keys())}
@@ -209,7 +207,7 @@ class Scraper:
             if watch.in_flight is in_flight:
                 watch.in_flight = None
         if isinstance(in_flight.outcome, Reading):
-            watch.last_success = self._clock()
+            watch.last_success = watch.clock()
 
     def _project_results(self) -> list[ProjectResult]:
         return [project.result(self._redact) for project in self.projects.values()]

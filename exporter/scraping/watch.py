@@ -14,7 +14,11 @@ from exporter.models import Instance, InstanceKey, InstanceResult, Reading
 from exporter.scraping.in_flight import InFlightQuery
 from exporter.scraping.project import Project
 from exporter.scraping.shard import shard_of
+from exporter.transport.clock import CloudClock
 from exporter.transport.query import Meter, Query
+
+# One answer may show that the clock is wrong, the next that it was that answer.
+_CLOCK_TRIES = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +27,7 @@ class Watch:
 
     instance: Instance
     sync: InstanceSync
+    clock: CloudClock
     meter: Meter = field(default_factory=Meter)
     in_flight: InFlightQuery | None = None
     cut_off: int = 0  # how many scrapes in a row
@@ -36,12 +41,22 @@ class Watch:
 
     async def refresh(self, query: Query, publish: Callable[[Reading], None]) -> Reading:
         """What is new, which goes to `publish` where the whole window is listed behind it."""
-        reading = await self.sync.refresh(query)
+        reading = await self._ask(query)
         if not self.sync.is_listing_due():
             return reading
         publish(reading)
         await self.sync.list_window(query)
-        return await self.sync.refresh(query)
+        return await self._ask(query)
+
+    async def _ask(self, query: Query) -> Reading:
+        """What is new by the cloud's clock: asked again where an answer has shown meanwhile that
+        it says another time."""
+        for _ in range(_CLOCK_TRIES):
+            moves = self.clock.moves
+            reading = await self.sync.refresh(query)
+            if self.clock.moves == moves:
+                break
+        return reading
 
     def take_over(self, before: "Watch") -> None:
         """Go on with what an earlier configuration's watch knows."""
@@ -146,15 +161,15 @@ class Watches:
             self._by_key = {key: self._by_key[key] for key in wanted}
 
     def _watch(self, instance: Instance) -> Watch:
-        return Watch(
+        project = self.projects[instance.project_id]
+        clock = project.clock or CloudClock(self._clock)
+        sync = InstanceSync(
             instance,
-            InstanceSync(
-                instance,
-                self.projects[instance.project_id].client,
-                clock=self._clock,
-                resync_interval=self._config.api.resync_interval,
-            ),
+            project.client,
+            clock=clock,
+            resync_interval=self._config.api.resync_interval,
         )
+        return Watch(instance, sync, clock)
 
     def _wanted(self) -> Iterable[Instance]:
         for project in self.projects.values():

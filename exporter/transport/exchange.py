@@ -13,6 +13,7 @@ from exporter.errors import ApiError, BadResponseError, RateLimitedError
 from exporter.transport.background import BackgroundLimiter
 from exporter.transport.backoff import parse_policy_hint
 from exporter.transport.bodies import read_body
+from exporter.transport.clock import CloudClock, loop_time
 from exporter.transport.failures import quote, reason_of, retry_after
 from exporter.transport.limits import RateLimiter
 from exporter.transport.query import Query
@@ -73,7 +74,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
             if response.status_code == 429:
                 response.extensions["silence"] = limiter.throttled(
                     permit,
-                    retry_after=retry_after(response, self._clock()),
+                    retry_after=retry_after(response, extensions.get("clock", self._clock)()),
                     hint=parse_policy_hint(response.content[:4096].decode("utf-8", "replace")),
                 )
             else:
@@ -85,6 +86,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
     async def _exchange(self, request: httpx.Request, query: Query) -> httpx.Response:
         host = request.url.netloc.decode("ascii")
         started = time.perf_counter()
+        sent = loop_time()
         try:
             with query.sending(host):
                 response = await self._converse(request)
@@ -97,6 +99,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
             raise
         finally:
             self._observe(request.extensions["operation"], time.perf_counter() - started)
+        _learn_the_time(response, sent)
         status = response.status_code
         if status != 200 and not (status == 201 and request.method == "POST"):
             query.count_error(reason_of(status))
@@ -139,6 +142,14 @@ class LimitedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _learn_the_time(response: httpx.Response, sent: float) -> None:
+    """From what the cloud itself has said just now: no page of a proxy, nothing out of a cache."""
+    clock = response.request.extensions.get("clock")
+    headers = response.headers
+    if isinstance(clock, CloudClock) and "age" not in headers and response.content[:1] == b"{":
+        clock.observe(headers.get("date"), sent=sent, received=loop_time())
 
 
 def _plain_headers(headers: httpx.Headers) -> httpx.Headers:

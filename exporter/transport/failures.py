@@ -99,7 +99,7 @@ PROXY_ACCESS_HINT = "set the proxy's user and password in api.proxy_url, or corr
 _NO_SUCH_API = ".0101"  # the gateway's own word: it serves no such API
 
 
-def _hint(status: int, told: ErrorBody, *, foreign: bool, proxy: str) -> str:
+def _hint(status: int, told: ErrorBody, *, foreign: bool, proxy: str, signed: bool) -> str:
     """What to do about a refused request; `proxy` may have answered in the cloud's place."""
     code, message = told.code, told.message
     if status == 407:
@@ -109,7 +109,7 @@ def _hint(status: int, told: ErrorBody, *, foreign: bool, proxy: str) -> str:
     if foreign:
         return WRONG_ADDRESS_HINT
     if status == 401:
-        return _unauthorised_hint(code, message)
+        return _unauthorised_hint(code, message, signed=signed)
     if status == 403:
         return (
             "grant the user gaussdbformysql:backup:list (and gaussdbformysql:instance:list for"
@@ -128,7 +128,9 @@ def _hint(status: int, told: ErrorBody, *, foreign: bool, proxy: str) -> str:
     return ""
 
 
-def _unauthorised_hint(code: str, message: str) -> str:
+def _unauthorised_hint(code: str, message: str, *, signed: bool) -> str:
+    if signed and _EXPIRED.search(message):
+        return "the time that was signed is too far from the cloud's: set this machine's clock"
     if _EXPIRED.search(message):
         return (
             "the token has expired: write a new one to its file; with a password or access key the"
@@ -228,7 +230,7 @@ def error_of(response: httpx.Response, *, now: float, signed: bool = False) -> A
     )
     reason = reason_of(status)
     facts: dict[str, Any] = {
-        "hint": _hint(status, told, foreign=foreign, proxy=proxy),
+        "hint": _hint(status, told, foreign=foreign, proxy=proxy, signed=signed),
         "status": status,
         "error_code": quote(told.code),
         "request_id": quote(told.request_id or response.headers.get("x-request-id", "")),

@@ -4,7 +4,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -26,7 +26,10 @@ def host_of(url: httpx.URL) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """What all projects' clients share: one pool of connections, one clock, one way to wait."""
+    """What all projects' clients share: one pool of connections, one way to wait.
+
+    The clock is the project's own where it has one, see `by`.
+    """
 
     transport: LimitedTransport
     pool: ConnectionPool
@@ -35,6 +38,10 @@ class Wire:
     clock: Callable[[], float]
     jitter: Jitter
 
+    def by(self, clock: Callable[[], float]) -> "Wire":
+        """The same, by a project's clock, which learns from the answers."""
+        return replace(self, clock=clock)
+
     async def send(self, request: httpx.Request, auth: httpx.Auth | None = None) -> httpx.Response:
         """The answer to a request, repeated as `auth` wants. Raises ApiError.
 
@@ -42,6 +49,7 @@ class Wire:
         hooks, a body read in pieces): that takes longer than all the rest of a request.
         """
         request.headers["Host"] = host_of(request.url)
+        request.extensions["clock"] = self.clock
         if auth is None:
             return await self.transport.handle_async_request(request)
         flow = auth.async_auth_flow(request)

@@ -162,6 +162,7 @@ SNAPSHOT = Snapshot(
             discovery_success=True,
             discovered_instances=3,
             unmonitored_instances=2,
+            clock_skew_seconds=-7_199.5,
         ),
         ProjectResult("other_project"),
     ],
@@ -228,6 +229,7 @@ MAY_BE_ABSENT = {
     "discovery_success",
     "discovered_instances",
     "unmonitored_instances",
+    "clock_skew_seconds",
 }
 
 

@@ -96,6 +96,13 @@ def test_an_expired_token_is_told_as_expired(message: str, said: str) -> None:
     assert "check region" not in failed.hint
 
 
+def test_a_signature_that_has_expired_is_not_told_as_a_token() -> None:
+    body = {"error_code": "APIGW.0301", "error_msg": "the signature expired: X-Sdk-Date"}
+    response = httpx.Response(401, json=body)
+    hint = error_of(response, now=NOON, signed=True).hint
+    assert hint == "the time that was signed is too far from the cloud's: set this machine's clock"
+
+
 def test_a_redirect_says_where_to_without_its_query() -> None:
     failed = error(302, Location="https://login.example/portal?ticket=abcdef#top")
     assert failed.reason is Reason.BAD_RESPONSE

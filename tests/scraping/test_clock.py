@@ -1,0 +1,220 @@
+"""Scrapes on a machine whose clock is wrong: the numbers are those of the cloud's time."""
+
+from collections.abc import Callable
+from email.utils import formatdate
+
+import httpx
+import pytest
+
+from exporter.page.state import State, judge
+from exporter.simulator import Simulator
+from tests.reporting.test_logs import logging_into
+from tests.support.factories import (
+    ORDERS,
+    PROJECT,
+    fetch_metrics,
+    fill,
+    make_backup,
+    make_config,
+    make_exporter,
+    make_instance,
+    make_simulator,
+    running_exporter,
+    samples,
+)
+from tests.support.faults import StreamingTransport
+from tests.support.virtual_time import HOUR, NOON, Clock
+
+Dating = Callable[[httpx.Request], dict[str, str]]
+
+
+class DatedTransport(StreamingTransport):
+    """A network whose answers have a `Date`, the cloud's own where `dating` names no other."""
+
+    def __init__(self, cloud: Simulator, clock: Clock, dating: Dating = lambda request: {}) -> None:
+        super().__init__(cloud)
+        self._clock = clock
+        self.dating = dating
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        headers = {"Date": formatdate(self._clock(), usegmt=True), **self.dating(request)}
+        response.headers.update({name: value for name, value in headers.items() if value})
+        return response
+
+
+def make_cloud(clock: Clock) -> Simulator:
+    """Backups every five minutes, the last at noon."""
+    return make_simulator(fill(make_instance(), count=24), clock=clock)
+
+
+@pytest.mark.parametrize("off", [-2 * HOUR, 2 * HOUR, -30 * 24 * HOUR, 120.0])
+async def test_a_wrong_clock_changes_no_number_of_the_first_scrape(
+    clock: Clock, off: float
+) -> None:
+    """Two hours slow, it found the latest backup to be two hours old, and said nothing."""
+    cloud = make_cloud(clock)
+    right = await make_exporter(cloud)
+    expected = await samples(right)
+    await right.aclose()
+    machine = Clock(offset=off)
+    transport = DatedTransport(cloud, clock)
+    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+        published = await samples(exporter)
+    assert published.backup_gauges() == expected.backup_gauges()
+    assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
+    assert published.of("last_success_timestamp_seconds") == pytest.approx(NOON, abs=1)
+    assert published.of("clock_skew_seconds", "", project=PROJECT) == pytest.approx(off, abs=1)
+    assert published.of("scrape_success") == 1
+
+
+async def test_a_clock_within_a_minute_costs_no_further_request(clock: Clock) -> None:
+    cloud = make_cloud(clock)
+    async with running_exporter(
+        cloud, clock=Clock(offset=59.0), transport=DatedTransport(cloud, clock)
+    ) as exporter:
+        published = await samples(exporter)
+        requests = published.of("scrape_api_requests")
+    async with running_exporter(cloud) as exporter:
+        assert (await samples(exporter)).of("scrape_api_requests") == requests
+    assert published.of("clock_skew_seconds", "", project=PROJECT) == pytest.approx(59, abs=1)
+
+
+async def test_without_a_date_the_skew_is_absent_and_the_machines_clock_counts(
+    clock: Clock,
+) -> None:
+    async with running_exporter(make_cloud(clock)) as exporter:
+        published = await samples(exporter)
+    assert published.of("clock_skew_seconds", "", project=PROJECT) is None
+    assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Date": "Fri, 28 Jul 2023 01:00:00 GMT", "Age": "39600"},
+        {"Date": "Fri, 28 Jul 2023 01:00:00 GMT", "Age": "0"},
+        {"Date": "yesterday"},
+        {"Date": "Thu, 01 Jan 1970 00:00:00 GMT"},
+    ],
+    ids=["of a cache", "of a cache just now", "nonsense", "1970"],
+)
+async def test_a_date_that_is_not_the_clouds_own_moves_nothing(
+    clock: Clock, headers: dict[str, str]
+) -> None:
+    cloud = make_cloud(clock)
+    transport = DatedTransport(cloud, clock, lambda request: headers)
+    async with running_exporter(cloud, transport=transport) as exporter:
+        published = await samples(exporter)
+    assert published.of("clock_skew_seconds", "", project=PROJECT) is None
+    assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
+
+
+async def test_one_answer_with_a_strange_date_changes_no_number(clock: Clock) -> None:
+    cloud = make_cloud(clock)
+    strange = iter([{}, {"Date": "Fri, 28 Jul 2023 02:00:00 GMT"}])
+    transport = DatedTransport(cloud, clock, lambda request: next(strange, {}))
+    async with running_exporter(cloud, transport=transport) as exporter:
+        first = await samples(exporter)
+        await clock.advance(60)
+        second = await samples(exporter)
+    assert first.backup_gauges() == second.backup_gauges()
+
+
+async def test_a_clock_that_is_set_between_scrapes_changes_no_number(clock: Clock) -> None:
+    cloud, machine = make_cloud(clock), Clock()
+    transport = DatedTransport(cloud, clock)
+    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+        before = await samples(exporter)
+        for off in (-2 * HOUR, 5 * HOUR, 0.0):
+            machine.offset = off
+            await clock.advance(1)
+            after = await samples(exporter)
+            assert after.backup_gauges() == before.backup_gauges()
+            assert after.of("scrape_success") == 1
+
+
+async def test_a_clock_that_is_set_during_a_scrape_changes_no_number(clock: Clock) -> None:
+    cloud, machine = make_cloud(clock), Clock()
+
+    def dating(request: httpx.Request) -> dict[str, str]:
+        machine.offset = 3 * HOUR  # after the question was put, before its answer was read
+        return {}
+
+    transport = DatedTransport(cloud, clock)
+    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+        before = await samples(exporter)
+        transport.dating = dating
+        await clock.advance(60)
+        after = await samples(exporter)
+    assert after.backup_gauges() == before.backup_gauges()
+
+
+async def test_the_latest_that_is_told_before_the_window_is_listed_is_the_clouds_latest(
+    clock: Clock,
+) -> None:
+    """The first question was for two hours ago; the rest of the window takes longer than there is
+    time for."""
+    cloud = make_simulator(
+        fill(make_instance(), count=2_000, every_seconds=30.0), clock=clock, latency_seconds=1.0
+    )
+    transport = DatedTransport(cloud, clock)
+    async with running_exporter(
+        cloud, clock=Clock(offset=-2 * HOUR), transport=transport
+    ) as exporter:
+        published = await samples(exporter, timeout=9.0)
+    assert published.of("incremental_backups") is None
+    assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
+
+
+async def test_a_machine_that_was_stopped_as_a_whole_finds_what_was_made_meanwhile(
+    clock: Clock,
+) -> None:
+    """For it no time has passed; the answers tell that eight hours have."""
+    cloud, machine = make_cloud(clock), Clock()
+    transport = DatedTransport(cloud, clock)
+    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+        await samples(exporter)
+        clock.offset = 8 * HOUR
+        instance = next(iter(cloud.projects[PROJECT].instances.values()))
+        instance.backups.append(make_backup(now=NOON + 8 * HOUR, age_hours=0.5))
+        after = await samples(exporter)
+    assert after.of("incremental_backup_latest_end_timestamp_seconds") == NOON + 7.5 * HOUR
+    assert after.of("incremental_backup_max_interval_seconds") == 7.5 * HOUR
+
+
+async def test_a_signature_of_the_wrong_time_is_made_again_and_locks_no_key(clock: Clock) -> None:
+    cloud = make_cloud(clock)
+    transport = DatedTransport(cloud, clock)
+    async with running_exporter(
+        cloud, make_config(auth="aksk"), clock=Clock(offset=-2 * HOUR), transport=transport
+    ) as exporter:
+        first = await samples(exporter)
+        refused = [request.status for request in cloud.requests if request.status == 401]
+        for _ in range(5):
+            await clock.advance(60)
+            published = await samples(exporter)
+    assert first.of("scrape_success") == 1
+    assert len(refused) == 1
+    assert [request.status for request in cloud.requests].count(401) == 1
+    assert published.of("scrape_success") == 1
+
+
+async def test_it_is_told_once_and_shown_to_people(clock: Clock) -> None:
+    cloud = make_simulator(make_instance(make_backup(age_hours=0.5)), clock=clock)
+    transport = DatedTransport(cloud, clock)
+    machine = Clock(offset=2 * HOUR)
+    with logging_into() as written:
+        async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+            for _ in range(3):
+                await fetch_metrics(exporter)
+                await clock.advance(60)
+            view = exporter.scraper.view()
+    (told,) = written.named("this machine's clock differs from the cloud's")
+    assert (told["level"], told["skew_seconds"]) == ("warning", 7200)
+    (result,) = view.results
+    assert result.instance.id == ORDERS
+    # By the machine's own clock the backup would be two and a half hours old.
+    assert judge(result, now=machine()).state is State.OK
+    (project,) = view.projects
+    assert project.clock_ahead_seconds == pytest.approx(2 * HOUR, abs=1)
