@@ -23,7 +23,7 @@ from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
 from exporter.models import ConfigurationState
 from exporter.reporting.redaction import SecretRegistry
-from exporter.scraping.project import Project
+from exporter.scraping.project import Project, origin_of
 from exporter.scraping.scraper import Scraper
 from exporter.transport.backoff import Jitter
 from exporter.transport.clock import CloudClocks
@@ -175,7 +175,7 @@ class Exporter:
             if (
                 before is not None
                 and before.discovery is not None
-                and before.config.endpoint == settings.endpoint
+                and origin_of(before.config) == origin_of(settings)
             ):
                 discovery.adopt(before.discovery)
         return Project(

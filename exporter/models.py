@@ -64,6 +64,13 @@ class Page:
         return len(self.rows)
 
 
+class Overdue(NamedTuple):
+    """The whole window should have been listed anew long ago: since when that fails, and why."""
+
+    since: float
+    reason: Reason
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one successful query of an instance learned, as of `at`; the backup gauges.
@@ -86,6 +93,7 @@ class Reading:
     # The latest end before the lookback, as far as it is known: where an interval that reaches into
     # it began.
     previous_end: float | None = None
+    overdue: Overdue | None = None
     # End times within the lookback, ascending: the picture of the window. Shared, never written to.
     ends: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
 

@@ -390,6 +390,7 @@ class Truth:
         """The definitions of the contract, word for word. `at` is the exporter's time."""
         since = at - self.cloud.lookback
         finished, running, latest = [], [], -inf
+        ever: list[float] = []
         latest_sizes: set[float] = set()
         for row, state in listed:
             size = row.size or 0.0
@@ -400,6 +401,7 @@ class Truth:
             end = floor(NOON + row.end)
             if end > at:
                 continue
+            ever.append(end)
             if end > latest:
                 latest, latest_sizes = end, set()
             if end == latest:
@@ -415,7 +417,9 @@ class Truth:
             "latest_sizes": latest_sizes,
             "incremental_backup_oldest_end_timestamp_seconds": ends[0] if ends else None,
             "incremental_backup_max_interval_seconds": (
-                max(b - a for a, b in itertools.pairwise(ends)) if len(ends) > 1 else None
+                max(
+                    (b - a for a, b in itertools.pairwise(sorted(ever)) if b >= since), default=None
+                )
             ),
         }
 

@@ -8,19 +8,20 @@ from typing import Protocol
 
 import structlog
 
+from exporter.backups.window import AHEAD_SECONDS
 from exporter.errors import BadResponseError
 from exporter.models import Backup, Instance, Page, Progress
 from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
 
-# The cloud's clock may be a little ahead of ours.
-_AHEAD_SECONDS = 60.0
-
 PAGE_ROWS = 50  # the most that the API allows (10, 20 or 50)
 # Each page begins with the last row of the one before: where they differ, rows have moved.
 PAGE_STEP = PAGE_ROWS - 1
 PAGES_IN_PARALLEL = 8
+# More rows than these are no listing that ends, see `most_rows`.
+_SECONDS_A_ROW = 60.0
+_ROWS_BESIDE = 500
 FetchPage = Callable[[int], Awaitable[Page]]
 
 
@@ -47,10 +48,20 @@ class Listing:
     @classmethod
     def since(cls, begin: float, now: float) -> "Listing":
         """From `begin` until now, and a little further."""
-        return cls(begin=begin, end=now + _AHEAD_SECONDS, started=now)
+        return cls(begin=begin, end=now + AHEAD_SECONDS, started=now)
 
     def copy(self) -> "Listing":
         return replace(self, pages=dict(self.pages), _totals=set(self._totals), _ids=set(self._ids))
+
+    @property
+    def most_rows(self) -> float:
+        """How many rows there can be: one a minute, or twice as many as the API announces.
+
+        No backup takes less than a second, whatever it announces.
+        """
+        seconds = self.end - self.begin
+        announced = 2.0 * (self.total_count or 0)
+        return min(max(seconds / _SECONDS_A_ROW, announced), seconds) + _ROWS_BESIDE
 
     def restart(self) -> None:
         self.pages.clear()
@@ -77,6 +88,14 @@ class Listing:
         self._totals.add(page.total_count)
         known = len(self._ids)
         self._ids.update(row.id for row in page.rows)
+        if len(self._ids) > self.most_rows:
+            rows, seconds = len(self._ids), self.end - self.begin
+            announced = "none" if self.total_count is None else self.total_count
+            self.restart()
+            raise BadResponseError(
+                f"the listing does not end: {rows} backups of {seconds / 3600:.0f} hours have come,"
+                f" total_count is {announced}"
+            )
         return page, len(self._ids) > known
 
     async def fetch(self, fetch: FetchPage) -> "Listed":

@@ -1,11 +1,11 @@
-"""The search for the latest backup, where none has ended within the lookback."""
+"""The search for the last backup that ended before a moment."""
 
 import enum
 import itertools
 from collections.abc import Iterable, Sequence
 
 from exporter.backups.listing import PAGE_ROWS, PAGE_STEP, Lister, Listing
-from exporter.backups.window import LISTING_MARGIN_SECONDS
+from exporter.backups.window import LISTING_MARGIN_SECONDS, SECOND
 from exporter.errors import BadResponseError
 from exporter.models import Backup, Page
 
@@ -15,20 +15,26 @@ _NARROWING_STEPS = 6
 _MOST_ROWS_READ = 1_000
 
 
-async def find_latest(lister: Lister, now: float) -> tuple[Backup | None, bool]:
-    """The latest backup that has ended by `now`, and whether that is certain.
+async def find_last(lister: Lister, before: float) -> tuple[Backup | None, bool]:
+    """The last backup that ended before a moment, and whether that is certain.
 
     It is not where it took a listing whose rows do not match the API's total_count.
     """
-    search = _Search(lister, now)
+    search = _Search(lister, before)
     narrowed = await search.run()
     best = search.best
     if not narrowed or best is None or best.end is None:
         return best, True
     # The API may filter by begin_time. Then a longer backup that began before the range which was
     # left may have ended later.
-    listed, complete = await lister.list_all(Listing.since(best.end - LISTING_MARGIN_SECONDS, now))
-    return latest_of([best, *listed.rows.values()], now), complete
+    begin = best.end - LISTING_MARGIN_SECONDS
+    listed, complete = await lister.list_all(Listing(begin, _listed_to(before), started=before))
+    return last_of([best, *listed.rows.values()], before), complete
+
+
+def _listed_to(before: float) -> float:
+    """Times are cut to the second, and the bound itself may not count."""
+    return before + 2 * SECOND
 
 
 class Order(enum.Enum):
@@ -44,9 +50,9 @@ def is_sorted(keys: Iterable[float]) -> bool:
     return all(a <= b for a, b in itertools.pairwise(keys))
 
 
-def order_of(rows: Sequence[Backup], now: float) -> Order:
+def order_of(rows: Sequence[Backup]) -> Order:
     """The order of a first page by end_time. 50 rows are not in order by chance; fewer may be."""
-    ends = _ends_of(rows, now)
+    ends = _ends_of(rows)
     if len(ends) < PAGE_ROWS:
         return Order.NONE
     if is_sorted(ends):
@@ -54,30 +60,30 @@ def order_of(rows: Sequence[Backup], now: float) -> Order:
     return Order.DESCENDING if is_sorted(reversed(ends)) else Order.NONE
 
 
-def latest_of(rows: Iterable[Backup], now: float) -> Backup | None:
-    """The backup with the latest end by `now`."""
-    finished = [row for row in rows if row.end is not None and row.end <= now]
+def last_of(rows: Iterable[Backup], before: float) -> Backup | None:
+    """The backup with the latest end before a moment."""
+    finished = [row for row in rows if row.end is not None and row.end < before]
     return max(finished, key=lambda row: (row.end or 0.0, row.size_kilobytes), default=None)
 
 
-def _ends_of(rows: Iterable[Backup], now: float) -> list[float]:
-    return [row.end for row in rows if row.end is not None and row.end <= now]
+def _ends_of(rows: Iterable[Backup]) -> list[float]:
+    return [row.end for row in rows if row.end is not None]
 
 
 class _Search:
-    """Looks at a first page, and then at what is later than the latest backup seen so far.
+    """Looks at a first page, and then at what is later than the last backup seen so far.
 
     The order of rows is not documented. Where the first page is in order of time, the first or
-    the last page has the latest backup: that takes one or two requests. Otherwise the range is
+    the last page has what is looked for: that takes one or two requests. Otherwise the range is
     narrowed until what is left fits a page. Where that does not help, since many backups run,
     all rows are read if they are not too many.
     """
 
-    def __init__(self, lister: Lister, now: float) -> None:
+    def __init__(self, lister: Lister, before: float) -> None:
         self._lister = lister
-        self._now = now
-        self._oldest = self._begin = now - _RETENTION_SECONDS
-        self._end = Listing.since(self._begin, now).end
+        self._before = before
+        self._oldest = self._begin = before - _RETENTION_SECONDS
+        self._end = _listed_to(before)
         self._confirming = False  # that nothing has ended later than a first page in order
         self.best: Backup | None = None
 
@@ -90,7 +96,7 @@ class _Search:
             self._look_at(first.rows)
             if self._is_all(first, before):
                 return narrowed
-            order = order_of(first.rows, self._now)
+            order = order_of(first.rows)
             if order is Order.DESCENDING and self._confirming:
                 return False
             if order is Order.ASCENDING and await self._ends_in_order(first):
@@ -99,16 +105,16 @@ class _Search:
                 return narrowed
             if self.best is None or self.best.end is None:
                 break
-            self._begin, self._confirming = self.best.end - 1.0, order is Order.DESCENDING
+            self._begin, self._confirming = self.best.end - SECOND, order is Order.DESCENDING
         raise BadResponseError(
-            "the latest backup before the lookback could not be found: too many rows in no order"
+            "the last backup before the lookback could not be found: too many rows in no order"
         )
 
     async def _fetch(self, offset: int) -> Page:
         return await self._lister.fetch_page(self._begin, self._end, offset)
 
     def _look_at(self, rows: Sequence[Backup]) -> None:
-        self.best = latest_of([*rows, *([self.best] if self.best else [])], self._now)
+        self.best = last_of([*rows, *([self.best] if self.best else [])], self._before)
 
     def _is_all(self, first: Page, before: Backup | None) -> bool:
         """Whether no other page can have a later backup than the first one.
@@ -132,7 +138,7 @@ class _Search:
         offset = max(total - PAGE_STEP, PAGE_STEP)
         last = await self._fetch(offset)
         self._look_at(last.rows)
-        ends = _ends_of([*first.rows, *last.rows], self._now)
+        ends = _ends_of([*first.rows, *last.rows])
         ascending = is_sorted(ends) and len(ends) == count + len(last.rows)
         return len(last.rows) == total - offset and (ascending or total <= PAGE_ROWS + PAGE_STEP)
 
@@ -141,7 +147,7 @@ class _Search:
         if total is None or total > _MOST_ROWS_READ:
             return False
         listed, complete = await self._lister.list_all(
-            Listing(self._begin, self._end, started=self._now)
+            Listing(self._begin, self._end, started=self._before)
         )
         if complete:
             self._look_at(list(listed.rows.values()))

@@ -1,62 +1,38 @@
 """Keeping what is known of one instance's backups up to date: what to ask next."""
 
-import hashlib
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import structlog
 
 from exporter.backups.listing import PAGE_ROWS, Client, Lister, Listing
-from exporter.backups.search import find_latest
+from exporter.backups.resync import Resync, Retry
+from exporter.backups.search import find_last
+from exporter.backups.whole import FirstLook, Whole, WholeListing
 from exporter.backups.window import (
+    SECOND,
+    Filter,
     Sums,
     Window,
     build_window,
+    find_vanished,
     increment_begin,
-    listing_begin,
     merge,
+    reaches_settled,
     read,
     read_latest,
-    with_earlier,
+    with_previous,
 )
-from exporter.models import Backup, Instance, InstanceKey, Progress, Reading
+from exporter.errors import ApiError, DeadlineError
+from exporter.models import Backup, Instance, Progress, Reading
 from exporter.transport.query import Query
 
-# After a start this much is asked for first: two dozen backups, one every five minutes.
-FIRST_LOOK_SECONDS = 7_200.0
+log = structlog.get_logger(__name__)
+
+# After a start this much is asked for first: three dozen backups, one every five minutes.
+FIRST_LOOK_SECONDS = 10_800.0
 # Of a listing that is older than this, it is asked what is new since it began.
 _FRESH_SECONDS = 5.0
-# The pages of an unfinished listing are kept for so long; then it begins anew.
-_PROGRESS_KEPT_SECONDS = 900.0
-# Likewise the rows of the first look, which need not be listed again.
-_FIRST_LOOK_KEPT_SECONDS = 3_600.0
-_INCOMPLETE_RETRY_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class _FirstLook:
-    """All rows since `begin`, as they were at `started`: the whole listing does without them."""
-
-    begin: float
-    started: float
-    rows: Mapping[str, Backup]
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """The whole window as it was at `as_of`; the next refresh goes on from it."""
-
-    window: Window
-    as_of: float
-    complete: bool
-
-
-def next_resync(key: InstanceKey, now: float, interval: float) -> float:
-    """When the instance's whole window is due next. A hash spreads the instances over time."""
-    digest = hashlib.blake2b("/".join(key).encode(), digest_size=8).digest()
-    phase = int.from_bytes(digest) / 2**64
-    when = (math.floor(now / interval - phase) + 1 + phase) * interval
-    return when if when > now else when + interval
 
 
 class InstanceSync:
@@ -74,27 +50,31 @@ class InstanceSync:
         *,
         clock: Callable[[], float],
         resync_interval: float,
+        origin: object = None,
     ) -> None:
+        """`origin` tells where and as whom the instance is read: what is known is known of that."""
         self._instance = instance
         self._client = client
         self._clock = clock
-        self._resync_interval = resync_interval
+        self.origin = origin
         self._window: Window | None = None
         self._sums: Sums | None = None
-        self._first_look: _FirstLook | None = None
-        self._listing: Listing | None = None
-        self._listed: _Listed | None = None
+        self._whole = WholeListing(instance.lookback_seconds)
+        self._listed: Whole | None = None
         self._refreshed_at = float("-inf")  # when the last refresh began
-        self._resync_at = float("-inf")
-        self._incomplete_listings = 0
-        self._knows_latest = False
+        self._known_at = float("-inf")  # when the last one that succeeded had its numbers
+        self._resync = Resync(instance, resync_interval)
+        self._is_listing = False
+        self._vanished: Backup | None = None  # for which the window is listed anew
+        self._doubt = Retry(longest=resync_interval)  # of answers that lack a known backup
+        self._look_back = Retry()
 
     def is_listing_due(self) -> bool:
-        """Whether the whole window is to be listed, for the first time or anew."""
+        """Whether there is something for `list_window` to do."""
+        if self._listed is not None:
+            return False
         now = self._clock()
-        # Further away than an interval: the clock was wrong when it was planned.
-        is_due = not now < self._resync_at <= now + self._resync_interval
-        return self._listed is None and (is_due or not self.is_listed())
+        return self._resync.is_due(now) or not self.is_listed() or self._has_hole(now)
 
     def is_listed(self) -> bool:
         """Whether the whole window is known."""
@@ -104,158 +84,212 @@ class InstanceSync:
 
     @property
     def progress(self) -> Progress | None:
-        """How far the listing of the whole window is, while there is one."""
-        return self._listing.progress if self._listing is not None else None
+        return self._whole.progress
 
     def adopt(self, previous: "InstanceSync") -> None:
-        """Go on from what `previous` knows, if it was asked for the same."""
+        """Go on from what `previous` knows, if it asked the same, there, and as the same."""
         before, now = previous._instance, self._instance
-        if (before.lookback_seconds, before.offsite) != (now.lookback_seconds, now.offsite):
+        if (previous.origin, before.lookback_seconds, before.offsite) != (
+            self.origin,
+            now.lookback_seconds,
+            now.offsite,
+        ):
             return
         self._window = previous._window
         self._sums = previous._sums
         # A copy: the query of `previous` may still be reading its pages.
-        self._listing = previous._listing.copy() if previous._listing is not None else None
-        self._first_look = previous._first_look
+        self._whole = previous._whole.copy()
         self._listed = previous._listed
-        self._refreshed_at = previous._refreshed_at
-        self._resync_at = min(
-            previous._resync_at,
-            next_resync(now.key, self._clock(), self._resync_interval),
-        )
-        self._incomplete_listings = previous._incomplete_listings
-        self._knows_latest = previous._knows_latest
+        self._refreshed_at, self._known_at = previous._refreshed_at, previous._known_at
+        self._resync.adopt(previous._resync, self._clock())
+        self._vanished = previous._vanished
+        self._doubt, self._look_back = replace(previous._doubt), replace(previous._look_back)
+
+    # What is new ------------------------------------------------------------------------------
 
     async def refresh(self, query: Query) -> Reading:
         """Ask the API what is new and return the numbers as of now.
 
-        Those that take the whole window are None where it has not been listed yet.
+        Those that take the whole window are None where it has not been listed yet, or where
+        history has changed. Where it should have been listed long ago it is tried first.
         """
+        if self.is_listed() and not self._resync.is_believed(self._clock()):
+            if self._is_listing:
+                raise self._resync.failure()
+            await self.list_window(query)
         lister = Lister(self._client, self._instance, query)
         listed, self._listed = self._listed, None
         refreshed_before, self._refreshed_at = self._refreshed_at, self._clock()
         if listed is not None:
-            self._window, self._knows_latest = listed.window, False
+            self._window, self._known_at = listed.window, listed.as_of
             age = self._refreshed_at - listed.as_of
             if 0 <= age <= _FRESH_SECONDS and refreshed_before <= listed.as_of:
                 return await self._read(listed.window, listed.complete, lister)
-        if self._window is None:
+        return await self._look(lister)
+
+    async def _look(self, lister: Lister) -> Reading:
+        window, now = self._window, self._clock()
+        if (
+            window is None
+            or now - self._known_at > window.lookback_seconds  # what is new is more than a window
+            or not (window.covers(now) or window.knows_latest(now))
+        ):
+            self._window = None
             return await self._look_first(lister)
-        return await self._increment(self._window, lister)
+        return await self._look_again(window, lister)
 
     async def _look_first(self, lister: Lister) -> Reading:
         """The latest backup, with the whole window still to be listed."""
         now = self._clock()
-        begin = now - FIRST_LOOK_SECONDS
-        listed, complete = await lister.list_all(Listing.since(begin, now))
-        if all(row.end is None for row in listed.rows.values()):
-            return await self._look_further(lister, listed.rows)
-        self._first_look = _FirstLook(begin, now, listed.rows, complete)
-        self._window = self._build_partly(listed.rows, now)
-        return self._read_latest(self._window)
+        listing = Listing.since(now - FIRST_LOOK_SECONDS, now)
+        listed, complete = await lister.list_all(listing)
+        return await self._begin_with(listing, listed.rows, complete, lister)
 
-    async def _look_further(self, lister: Lister, rows: Mapping[str, Backup]) -> Reading:
+    async def _begin_with(
+        self, listing: Listing, rows: Mapping[str, Backup], complete: bool, lister: Lister
+    ) -> Reading:
+        """The latest backup, of which nothing is known but the rows of a listing of late."""
+        window = build_window(
+            rows.values(),
+            now=listing.started,
+            lookback_seconds=self._instance.lookback_seconds,
+            complete=False,
+            begin=listing.begin,
+        )
+        if not window.knows_latest(self._clock()):
+            return await self._look_further(window, lister)
+        self._whole.go_without(FirstLook(listing.begin, listing.started, rows, complete))
+        return self._tell_latest(window)
+
+    async def _look_further(self, window: Window, lister: Lister) -> Reading:
         """The latest backup where none has ended of late: one page may have the whole window."""
         now = self._clock()
-        listing = self._begin_listing(now)
-        first = await lister.fetch_first(listing)
+        first = await lister.fetch_first(self._whole.begin(now))
         if len(first.rows) < PAGE_ROWS and (first.total_count or 0) <= len(first.rows):
             await self.list_window(lister.query)
             return await self.refresh(lister.query)
-        window = self._build_partly(rows, now)
-        earlier, _ = await find_latest(lister, now)
-        if earlier is not None:
-            window = with_earlier(window, earlier, now=now)
-        self._window = window
-        return self._read_latest(window)
+        backup, _ = await find_last(lister, now + SECOND)
+        return self._tell_latest(with_previous(window, backup, now=now))
 
-    def _build_partly(self, rows: Mapping[str, Backup], now: float) -> Window:
-        """A window of which the latest part is known and nothing else."""
-        lookback = self._instance.lookback_seconds
-        window = build_window(rows.values(), now=now, lookback_seconds=lookback, complete=False)
-        return replace(window, covered_from=float("inf"))
-
-    async def _increment(self, window: Window, lister: Lister) -> Reading:
+    async def _look_again(self, window: Window, lister: Lister) -> Reading:
         """The numbers after one look at what is new."""
+        if window.filter_matters:
+            window = self._window = replace(window, filter=await _find_filter(window, lister))
         now = self._clock()
-        listed, complete = await lister.list_all(Listing.since(increment_begin(window, now), now))
+        listing = Listing.since(increment_begin(window, now), now)
+        if reaches_settled(window, listing.begin):
+            self._resync.hasten()  # without their ids nobody notices if such rows vanish
+        listed, complete = await lister.list_all(listing)
+        vanished = find_vanished(window, listed.rows, listing.begin, listing.end)
+        if complete and vanished is not None:
+            if self._doubt.is_due(now):
+                self._forget(vanished)
+                return await self._begin_with(listing, listed.rows, complete, lister)
+            complete = False
         window = merge(window, listed.rows.values(), now=now, complete=complete)
-        if window.covers(now):
-            return await self._read(window, complete, lister)
-        self._window = window
-        return self._read_latest(window)
+        return await self._read(window, complete, lister)
 
-    def _read_latest(self, window: Window) -> Reading:
-        return read_latest(window, now=self._clock())
+    def _forget(self, vanished: Backup) -> None:
+        """History has changed: the instance was restored, or backups were deleted."""
+        log.info(
+            "a known backup is not listed any more, listing the whole window anew",
+            project=self._instance.project_id,
+            instance=self._instance.id,
+        )
+        self._window = None
+        self._whole.drop()
+        self._vanished = vanished
+
+    async def _read(self, window: Window, complete: bool, lister: Lister) -> Reading:
+        """The numbers of `window`, with the latest backup before it where it has none."""
+        now = self._clock()
+        if window.covers(now) and not window.knows_latest(now):
+            # The day before the lookback is listed too, but a longer backup may have ended later.
+            backup, certain = await find_last(lister, now - window.lookback_seconds)
+            window = with_previous(window, backup, now=now)
+            complete = complete and certain
+            now = self._clock()
+        if not window.covers(now):
+            return self._tell_latest(window)
+        self._window, self._known_at = window, now
+        reading, self._sums = read(window, now=now, complete=complete, known=self._sums)
+        overdue = self._resync.overdue(now)
+        if overdue is not None:
+            return replace(reading, listing_complete=False, overdue=overdue)
+        return reading
+
+    def _tell_latest(self, window: Window) -> Reading:
+        self._window, self._known_at = window, self._clock()
+        return read_latest(window, now=self._known_at)
+
+    # The whole window -------------------------------------------------------------------------
 
     async def list_window(self, query: Query) -> None:
         """List the whole window; the next refresh has the numbers.
 
         Where this is cut off or fails, the next call goes on from the pages that were read.
         """
+        lister = Lister(self._client, self._instance, query)
         now = self._clock()
-        listing = self._listing
-        if (
-            listing is None
-            or not listing.pages
-            or not 0 <= now - listing.started < _PROGRESS_KEPT_SECONDS
-        ):
-            listing = self._begin_listing(now)
-        first_look = self._first_look
-        listed, complete = await Lister(self._client, self._instance, query).list_all(listing)
-        rows: Mapping[str, Backup] = listed.rows
-        as_of = listing.started
-        if first_look is not None and listing.end < first_look.started:
-            rows = {**first_look.rows, **rows}
-            as_of = first_look.started
-            complete = complete and first_look.complete
-        window = build_window(
-            rows.values(),
-            now=listing.started,
-            lookback_seconds=self._instance.lookback_seconds,
-            complete=complete,
-        )
-        if self._listing is not listing:
-            return  # another has been begun meanwhile
-        self._listing = self._first_look = None
-        self._listed = _Listed(window, as_of, complete)
-        self._schedule_resync(self._clock(), complete)
+        self._is_listing = True
+        try:
+            if self._resync.is_due(now) or not self.is_listed():
+                self._resync.try_at(now)
+                await self._list_all(lister)
+            if self._has_hole(self._clock()):
+                await self._find_begin_of_hole(lister)
+        except ApiError as exc:
+            self._resync.fail(exc)
+            raise
+        finally:
+            self._is_listing = False
 
-    def _begin_listing(self, now: float) -> Listing:
-        """The whole window, less what the first look has shown."""
-        begin = listing_begin(now, self._instance.lookback_seconds)
-        look = self._first_look
-        if look is not None and not 0 <= now - look.started < _FIRST_LOOK_KEPT_SECONDS:
-            look = self._first_look = None
-        self._listing = Listing.since(begin, now)
-        if look is not None:
-            # A second more: whether the bounds count is not documented.
-            self._listing.end = look.begin + 1.0
-        return self._listing
+    async def _list_all(self, lister: Lister) -> None:
+        whole, rows = await self._whole.read(lister, self._clock())
+        if whole is None:
+            return  # another has been begun meanwhile, or history has changed
+        self._listed = whole
+        self._resync.succeed(self._clock(), complete=whole.complete)
+        self._judge_vanished(rows)
 
-    def _schedule_resync(self, now: float, complete: bool) -> None:
-        self._resync_at = next_resync(self._instance.key, now, self._resync_interval)
-        if complete:
-            self._incomplete_listings = 0
-        else:
-            # Worth another try soon, but not at every scrape: total_count may be wrong for good.
-            wait = _INCOMPLETE_RETRY_SECONDS * 2.0 ** min(self._incomplete_listings, 16)
-            self._incomplete_listings += 1
-            self._resync_at = min(self._resync_at, now + wait)
+    def _judge_vanished(self, listed: Mapping[str, Backup]) -> None:
+        """An API that lists again what it said is gone is not believed at once the next time."""
+        vanished, self._vanished = self._vanished, None
+        if vanished is not None and vanished.id in listed:
+            self._doubt.fail(self._clock())
+        elif vanished is not None:
+            self._doubt.succeed()
 
-    async def _read(self, window: Window, complete: bool, lister: Lister) -> Reading:
-        """The numbers of `window`, with the latest backup before it where it has none."""
+    def _has_hole(self, now: float) -> bool:
+        """Whether it is worth a look with what the first interval of the window begins."""
+        window = self._listed.window if self._listed is not None else self._window
+        return window is not None and window.lacks_previous(now) and self._look_back.is_due(now)
+
+    async def _find_begin_of_hole(self, lister: Lister) -> None:
+        """All other numbers are known: they do not fail with this one."""
         now = self._clock()
-        if window.latest_end(now) >= now - window.lookback_seconds:
-            self._knows_latest = True  # a later one will be in a listing of what is new
-        elif not self._knows_latest:
-            # The day before the lookback is listed too, but a longer backup may have ended later.
-            earlier, certain = await find_latest(lister, now)
-            complete = complete and certain
-            self._knows_latest = True
-            if earlier is not None:
-                window = with_earlier(window, earlier, now=now)
-            now = self._clock()
-        self._window = window
-        reading, self._sums = read(window, now=now, complete=complete, known=self._sums)
-        return reading
+        try:
+            backup, certain = await find_last(lister, now - self._instance.lookback_seconds)
+        except DeadlineError:
+            return
+        except ApiError:
+            certain = False
+        if not certain:
+            self._look_back.fail(now)
+            return
+        self._look_back.succeed()
+        if self._listed is not None:
+            window = with_previous(self._listed.window, backup, now=now)
+            self._listed = replace(self._listed, window=window)
+        elif self._window is not None:
+            self._window = with_previous(self._window, backup, now=now)
+
+
+async def _find_filter(window: Window, lister: Lister) -> Filter:
+    """Ask for the moment at which the longest backup ended: is it shown?"""
+    longest = window.longest
+    assert longest is not None
+    assert longest.end is not None
+    page = await lister.fetch_page(longest.end - 2 * SECOND, longest.end + 2 * SECOND, 0)
+    shown = any(row.id == longest.id for row in page.rows)
+    return Filter.NOT_BY_BEGIN if shown else Filter.BY_BEGIN

@@ -6,6 +6,7 @@ at or after `settled_before`. A row that ended earlier is settled: the next full
 can change it.
 """
 
+import enum
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping
@@ -20,10 +21,22 @@ from exporter.models import Backup, Reading
 # How far behind the latest known end_time each scrape asks again: late rows are seen.
 OVERLAP_SECONDS = 3_600.0
 # How much wider than the lookback a full listing asks. The API may filter by begin_time, and the
-# example of its documentation is a backup that takes a day.
-LISTING_MARGIN_SECONDS = 86_400.0
+# example of its documentation is a backup that takes a day and four minutes.
+LISTING_MARGIN_SECONDS = 129_600.0
+# The API's bounds may count or not, and times are cut to the second.
+SECOND = 1.0
+# The cloud's clock may be a little ahead of ours.
+AHEAD_SECONDS = 60.0
 # Settled rows are kept this long after they left the lookback: the clock may be set back a little.
 _KEPT_SECONDS = 3_600.0
+
+
+class Filter(enum.Enum):
+    """Whether the API shows a backup that ended within what is asked, and began before it."""
+
+    UNKNOWN = enum.auto()
+    BY_BEGIN = enum.auto()  # it does not
+    NOT_BY_BEGIN = enum.auto()  # it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +45,17 @@ class Window:
 
     lookback_seconds: float
     covered_from: float  # every backup that ended since is known
+    # The latest backup is known if it ended since. So is the last one before the lookback if it
+    # ended since `shown_from`, unless another took longer than all that are known.
+    known_from: float
+    shown_from: float
     settled_before: float  # rows that ended before have no id in `recent`
     complete: bool  # the full listing matched the API's total_count
     ends: "array[float]" = field(repr=False)  # of all finished backups, ascending
     sizes: "array[float]" = field(repr=False)  # KB, in the same order
     recent: Mapping[str, Backup] = field(repr=False)
+    longest: Backup | None = field(default=None, repr=False)  # the one that took longest
+    filter: Filter = Filter.UNKNOWN
 
     def covers(self, now: float) -> bool:
         """False where the clock was set back so far that part of the window is not known."""
@@ -50,6 +69,38 @@ class Window:
         latest = self.latest(now)
         return self.ends[latest] if latest >= 0 else float("-inf")
 
+    def previous_end(self, now: float) -> float:
+        """The end of the last backup before the lookback, as far as it is known."""
+        first = bisect_left(self.ends, now - self.lookback_seconds)
+        return self.ends[first - 1] if first else float("-inf")
+
+    def knows_latest(self, now: float) -> bool:
+        """Whether no other backup can have ended later."""
+        return self.latest_end(now) >= self.known_from
+
+    def knows_previous(self, now: float) -> bool:
+        """Whether no other backup has ended between that one and the lookback."""
+        return self.previous_end(now) >= self.shown_from
+
+    def lacks_previous(self, now: float) -> bool:
+        """Whether nothing but the begin of the first interval in the lookback is unknown."""
+        is_within = self.latest_end(now) >= now - self.lookback_seconds
+        return self.covers(now) and is_within and not self.knows_previous(now)
+
+    @property
+    def longest_seconds(self) -> float:
+        """The longest duration, as far as a full listing would show such a backup."""
+        return min(_duration(self.longest), LISTING_MARGIN_SECONDS) if self.longest else 0.0
+
+    @property
+    def filter_matters(self) -> bool:
+        """Whether it must be known how the API filters: a backup took longer than the overlap."""
+        return self.filter is Filter.UNKNOWN and self.longest_seconds >= OVERLAP_SECONDS
+
+
+def _duration(row: Backup) -> float:
+    return row.end - row.begin if row.end is not None and row.begin is not None else 0.0
+
 
 def listing_begin(now: float, lookback_seconds: float) -> float:
     """Where a full listing begins."""
@@ -57,25 +108,69 @@ def listing_begin(now: float, lookback_seconds: float) -> float:
 
 
 def increment_begin(window: Window, now: float) -> float:
-    """Where the listing of what is new begins: before the latest end or the oldest running one."""
-    latest = window.latest(now)
+    """Where the listing of what is new begins: before the latest end or the oldest running one.
+
+    An API that filters by begin_time shows a backup that has just ended only to who asks for the
+    time at which it began. So where that may be, the longest duration counts.
+    """
+    latest = window.latest(now + AHEAD_SECONDS)
     if latest < 0:
         return listing_begin(now, window.lookback_seconds)
-    begin = min(window.ends[latest], now) - OVERLAP_SECONDS
+    # No further back than before, where the clock was set back.
+    begin = max(window.ends[latest] - OVERLAP_SECONDS, window.settled_before)
+    if window.filter is not Filter.NOT_BY_BEGIN:
+        begin = min(begin, window.ends[latest] - window.longest_seconds - SECOND)
     for row in window.recent.values():
-        # A second earlier: whether the API's bounds count is not documented.
-        if row.end is None and row.begin is not None and row.begin - 1.0 < begin:
-            begin = row.begin - 1.0
+        if row.end is None and row.begin is not None and row.begin - SECOND < begin:
+            begin = row.begin - SECOND
     return begin
 
 
+def reaches_settled(window: Window, begin: float) -> bool:
+    """Whether a listing from `begin` shows rows that are known without their ids."""
+    first = bisect_left(window.ends, begin)
+    return first < len(window.ends) and window.ends[first] < window.settled_before
+
+
+def find_vanished(
+    window: Window, rows: Mapping[str, Backup], begin: float, end: float
+) -> Backup | None:
+    """A finished backup that a complete listing from `begin` to `end` lacks, if there is one.
+
+    It counts only where the listing shows it whatever the API filters by.
+    """
+    for id_, row in window.recent.items():
+        if (
+            id_ not in rows
+            and row.begin is not None
+            and row.end is not None
+            and row.begin > begin + SECOND
+            and row.end < end - SECOND
+        ):
+            return row
+    return None
+
+
 def build_window(
-    rows: Collection[Backup], *, now: float, lookback_seconds: float, complete: bool
+    rows: Collection[Backup],
+    *,
+    now: float,
+    lookback_seconds: float,
+    complete: bool,
+    begin: float | None = None,
 ) -> Window:
-    """The window that a full listing at `now` shows."""
+    """The window that a full listing at `now` shows, or a part of it that begins at `begin`."""
+    overlap = max(OVERLAP_SECONDS, *(_duration(row) for row in rows), 0.0)
+    if begin is None:
+        covered_from = known_from = now - lookback_seconds - _KEPT_SECONDS
+        shown_from = listing_begin(now, lookback_seconds) + overlap
+    else:
+        covered_from, known_from, shown_from = float("inf"), begin + overlap, begin + overlap
     empty = Window(
         lookback_seconds=lookback_seconds,
-        covered_from=now - lookback_seconds - _KEPT_SECONDS,
+        covered_from=covered_from,
+        known_from=known_from,
+        shown_from=shown_from,
         settled_before=float("-inf"),
         complete=complete,
         ends=array("d"),
@@ -124,7 +219,8 @@ def merge(
     if recent is None:
         return window
     ends, sizes = _splice(window.ends, window.sizes, added, removed)
-    return _settle(replace(window, ends=ends, sizes=sizes, recent=recent), now)
+    longest = max(filter(None, (window.longest, *rows)), key=_duration, default=None)
+    return _settle(replace(window, ends=ends, sizes=sizes, recent=recent, longest=longest), now)
 
 
 def _splice(
@@ -160,11 +256,9 @@ def _settle(window: Window, now: float) -> Window:
         for row in window.recent.values()
         if (row.end >= settled_before if row.end is not None else (row.begin or 0) >= running_since)
     }
-    # The latest backup stays, however old: it is what "stale since" is measured from. So does
-    # what still has its id.
-    gone = min(
-        bisect_left(window.ends, min(kept_since, settled_before)), max(window.latest(now), 0)
-    )
+    # What still has its id stays, and so does the last backup before, however old: an interval
+    # may begin with it, or it is the latest of all.
+    gone = max(bisect_left(window.ends, min(kept_since, settled_before)) - 1, 0)
     return replace(
         window,
         covered_from=max(window.covered_from, kept_since),
@@ -175,17 +269,27 @@ def _settle(window: Window, now: float) -> Window:
     )
 
 
-def with_earlier(window: Window, backup: Backup, *, now: float) -> Window:
-    """`window` with the latest backup that has ended by `now`, where it knows no later one.
-
-    Its id is kept, since the next listing shows it again.
-    """
-    assert backup.end is not None
-    latest_end = window.latest_end(now)
-    if backup.end < latest_end or (backup.end == latest_end and backup.id not in window.recent):
+def with_previous(window: Window, backup: Backup | None, *, now: float) -> Window:
+    """`window` with the last of all backups that ended before its lookback; None: there is none."""
+    if backup is None or backup.end is None:
+        return replace(window, known_from=float("-inf"), shown_from=float("-inf"))
+    previous, latest = window.previous_end(now), window.latest_end(now)
+    last = max(backup.end, previous)
+    window = replace(
+        window,
+        known_from=min(window.known_from, last),
+        shown_from=min(window.shown_from, last),
+    )
+    if backup.end < previous or (backup.end == previous and backup.id not in window.recent):
         return window
-    settled_before = min(window.settled_before, backup.end)
-    return merge(replace(window, settled_before=settled_before), [backup], now=now)
+    if backup.end > latest:
+        # The next listing begins before it, and shows it again.
+        settled_before = min(window.settled_before, backup.end - OVERLAP_SECONDS)
+        window = replace(window, settled_before=settled_before)
+    if backup.end >= window.settled_before:
+        return merge(window, [backup], now=now)
+    ends, sizes = _splice(window.ends, window.sizes, [(backup.end, backup.size_kilobytes)], [])
+    return replace(window, ends=ends, sizes=sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +305,24 @@ class Sums:
 
 
 def sum_up(window: Window, first: int, last: int) -> Sums:
-    """Total size and longest interval of the finished backups with index first to last - 1."""
-    ends = window.ends[first:last]
+    """Total size and longest interval of the finished backups with index first to last - 1.
+
+    The first interval begins with the backup before them. Where that is not certain the longest
+    one is not known.
+    """
+    previous = window.ends[first - 1] if first else float("-inf")
+    bounds = window.ends[max(first - 1, 0) : last]
     return Sums(
         window=window,
         first=first,
         last=last,
         size_kilobytes=_total(window.sizes[first:last]),
-        max_interval_seconds=max(map(sub, ends[1:], ends)) if len(ends) > 1 else None,
-        ends=ends,
+        max_interval_seconds=(
+            max(map(sub, bounds[1:], bounds), default=None)
+            if first < last and previous >= window.shown_from
+            else None
+        ),
+        ends=window.ends[first:last],
     )
 
 
@@ -250,6 +363,7 @@ def read(
         latest_size_kilobytes=window.sizes[last - 1] if last else None,
         oldest_end=window.ends[first] if last > first else None,
         max_interval_seconds=known.max_interval_seconds,
+        previous_end=window.previous_end(now) if first and window.knows_previous(now) else None,
         ends=known.ends,
     )
     return reading, known
@@ -257,7 +371,7 @@ def read(
 
 def read_latest(window: Window, *, now: float) -> Reading:
     """What is known of a window that has not been listed yet: its latest backup."""
-    last = window.latest(now)
+    last = window.latest(now) if window.knows_latest(now) else -1
     return Reading(
         at=now,
         count=None,

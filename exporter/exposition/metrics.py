@@ -83,7 +83,8 @@ BACKUP_FAMILIES: Sequence[Family] = (
     ),
     Family(
         "incremental_backup_max_interval_seconds",
-        "Longest time between two successive end_times within the lookback.",
+        "Longest time between two successive end_times of which the later lies within the"
+        " lookback.",
         lambda reading: reading.max_interval_seconds,
     ),
     Family(
@@ -94,7 +95,7 @@ BACKUP_FAMILIES: Sequence[Family] = (
     Family(
         "incremental_backups_listing_complete",
         "1 if the rows collected match the API's total_count, else 0; 0 too while the whole window"
-        " has not been listed yet.",
+        " has not been listed yet, or its listing anew is overdue.",
         lambda reading: float(reading.listing_complete),
     ),
 )

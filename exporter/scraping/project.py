@@ -10,6 +10,14 @@ from exporter.models import ProjectResult
 from exporter.scraping.failures import failure_of
 from exporter.transport.clock import CloudClock
 
+# What proves who we are. Another password of the same user changes nothing that is read.
+_PROOFS = {"password", "password_file", "secret_key", "secret_key_file", "security_token"}
+
+
+def origin_of(config: ProjectConfig) -> object:
+    """Where and as whom a project is read: what is known of it is known of that alone."""
+    return config.endpoint, config.iam_endpoint, config.auth.model_dump(exclude=_PROOFS)
+
 
 @dataclass(slots=True, eq=False)
 class Project:

@@ -12,7 +12,7 @@ from exporter.config.schema import Config
 from exporter.errors import Reason
 from exporter.models import Instance, InstanceKey, InstanceResult, Reading
 from exporter.scraping.in_flight import InFlightQuery
-from exporter.scraping.project import Project
+from exporter.scraping.project import Project, origin_of
 from exporter.scraping.shard import shard_of
 from exporter.transport.clock import CloudClock
 from exporter.transport.query import Meter, Query
@@ -62,10 +62,12 @@ class Watch:
         """Go on with what an earlier configuration's watch knows."""
         self.meter = before.meter
         self.last_success = before.last_success
-        self.last_reading, self.last_end = before.last_reading, before.last_end
         self.failing_since = before.failing_since
         self.failing_reason = before.failing_reason
+        if self.sync.origin != before.sync.origin:
+            return  # numbers of another cloud, or of what others may see
         self.sync.adopt(before.sync)
+        self.last_reading, self.last_end = before.last_reading, before.last_end
         if before.result is not None:
             self.result = replace(before.result, instance=self.instance)
 
@@ -168,6 +170,7 @@ class Watches:
             project.client,
             clock=clock,
             resync_interval=self._config.api.resync_interval,
+            origin=origin_of(project.config),
         )
         return Watch(instance, sync, clock)
 

@@ -42,6 +42,7 @@ class FakeApi:
         self.total: Callable[[int], int | None] = lambda total: total
         self.before: Callable[[int], object] = lambda number: None
         self.filter_by = "end"
+        self.shows_all_running = False
         self.offsets: list[int] = []
         self.asked: list[tuple[float, float]] = []
         self.asked_for: list[tuple[Instance, Query]] = []
@@ -73,6 +74,8 @@ class FakeApi:
 
     def _shows(self, begin: float, end: float) -> Callable[[Backup], bool]:
         def shows(row: Backup) -> bool:
+            if row.end is None and self.shows_all_running:
+                return True
             moment = row.begin if row.end is None or self.filter_by == "begin" else row.end
             return moment is not None and begin <= moment <= end
 
@@ -80,6 +83,15 @@ class FakeApi:
 
     def _key(self, row: Backup) -> tuple[object, str]:
         return ORDERS[self.order](row), row.id
+
+    @property
+    def listed(self) -> list[int]:
+        """The offsets of what was asked, but for looks at all that was before the lookback."""
+        return [
+            offset
+            for offset, (begin, end) in zip(self.offsets, self.asked, strict=True)
+            if end - begin < 700 * DAY
+        ]
 
     def requests(self) -> int:
         """How many since the last call."""
@@ -107,9 +119,12 @@ def make_sync(
     lookback: float = DAY,
     resync_interval: float = SIX_HOURS,
     offsite: bool = False,
+    origin: object = None,
 ) -> InstanceSync:
     instance = replace(INSTANCE, lookback_seconds=lookback, offsite=offsite)
-    return InstanceSync(instance, api, clock=clock or Moment(), resync_interval=resync_interval)
+    return InstanceSync(
+        instance, api, clock=clock or Moment(), resync_interval=resync_interval, origin=origin
+    )
 
 
 async def refresh(sync: InstanceSync, query: Query | None = None) -> Reading:

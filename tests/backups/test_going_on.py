@@ -48,7 +48,7 @@ async def test_a_listing_that_was_cut_off_goes_on_from_its_pages(through: int, h
     cut.release()
     reading = await refresh(sync)
     assert (reading.count, reading.listing_complete) == (2016, True)
-    assert len(api.offsets) == len(set(api.offsets)) == 42
+    assert len(api.listed) == len(set(api.listed)) == 42
     assert sync.progress is None
 
 
@@ -78,10 +78,10 @@ async def test_pages_on_their_way_when_the_deadline_comes_are_kept() -> None:
     api.hold.set()
     with pytest.raises(DeadlineError):
         await task
-    assert len(api.offsets) == 8  # all but the one that had no slot
+    assert len(api.listed) == 8  # all but the one that had no slot
     reading = await refresh(sync)
     assert reading.count == 2016
-    assert len(api.offsets) == len(set(api.offsets)) == 42
+    assert len(api.listed) == len(set(api.listed)) == 42
 
 
 async def test_a_page_that_fails_fails_the_query_and_nothing_else_is_lost() -> None:
@@ -92,7 +92,7 @@ async def test_a_page_that_fails_fails_the_query_and_nothing_else_is_lost() -> N
         await refresh(sync)
     reading = await refresh(sync)
     assert (reading.count, reading.listing_complete) == (300, True)
-    assert Counter(api.offsets) == Counter([0, 49, 98, 98, 147, 196, 245, 294])
+    assert Counter(api.listed) == Counter([0, 49, 98, 98, 147, 196, 245, 294])
 
 
 async def test_a_query_that_fails_has_no_request_left_on_its_way() -> None:
@@ -142,8 +142,8 @@ async def test_pages_that_are_too_old_are_read_again() -> None:
     api.requests()
     clock.now += 901
     await refresh(sync)
-    assert api.requests() == 5
-    assert api.asked[-1] == (clock.now - 2 * DAY, clock.now + 60)
+    assert api.requests() == 5 + 1  # and whether there was one before
+    assert api.asked[-2] == (clock.now - 60 * HOUR, clock.now + 60)
 
 
 async def test_a_listing_that_took_long_is_followed_by_a_look_at_what_is_new() -> None:
@@ -215,7 +215,7 @@ async def test_another_question_has_the_window_listed_anew(change: dict[str, flo
     after.adopt(before)
     api.requests()
     await refresh(after)
-    assert api.requests() == 5
+    assert api.requests() == 5 + 1
 
 
 async def test_pages_of_an_unfinished_listing_outlive_a_reload() -> None:
@@ -232,7 +232,7 @@ async def test_pages_of_an_unfinished_listing_outlive_a_reload() -> None:
     cut.release()
     reading = await refresh(after)
     assert reading.count == 2016
-    assert len(api.offsets) == 42
+    assert len(api.listed) == 42
 
 
 async def test_the_earlier_query_does_not_disturb_the_one_that_took_over() -> None:
@@ -264,3 +264,23 @@ async def test_a_shorter_resync_interval_holds_from_the_reload_on() -> None:
     clock.now += HOUR
     await refresh(after)
     assert api.requests() > 1
+
+
+async def test_what_is_known_is_not_taken_to_another_cloud() -> None:
+    old, new = FakeApi(make_rows(100)), FakeApi(make_rows(7))
+    before = make_sync(old, origin=("https://old.example", "reader"))
+    assert (await refresh(before)).count == 100
+    after = make_sync(new, origin=("https://new.example", "reader"))
+    after.adopt(before)
+    assert (await refresh(after)).count == 7
+
+
+async def test_what_is_known_is_taken_to_the_same_cloud() -> None:
+    api = FakeApi(make_rows(100))
+    before = make_sync(api, origin=("https://old.example", "reader"))
+    await refresh(before)
+    after = make_sync(api, origin=("https://old.example", "reader"))
+    after.adopt(before)
+    api.requests()
+    assert (await refresh(after)).count == 100
+    assert api.requests() == 1

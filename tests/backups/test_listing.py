@@ -17,7 +17,7 @@ from tests.backups.fake_api import (
     make_sync,
     refresh,
 )
-from tests.support.virtual_time import DAY, NOON
+from tests.support.virtual_time import DAY, HOUR, NOON
 
 # Pages -----------------------------------------------------------------------------------------
 
@@ -34,14 +34,14 @@ async def test_a_full_listing_reads_each_page_once(count: int, requests: int, or
     assert reading.count == count
     assert reading.size_kilobytes == count
     assert reading.listing_complete
-    assert len(api.offsets) == len(set(api.offsets)) == requests
+    assert len(api.listed) == len(set(api.listed)) == requests
 
 
 async def test_a_week_of_backups_is_read_in_parallel() -> None:
     api = FakeApi(make_rows(2016))
     reading = await refresh(make_sync(api, lookback=7 * DAY))
     assert (reading.count, reading.listing_complete) == (2016, True)
-    assert len(api.offsets) == len(set(api.offsets)) == 42
+    assert len(api.listed) == len(set(api.listed)) == 42
     assert api.most_in_flight == PAGES_IN_PARALLEL == 8
 
 
@@ -57,15 +57,15 @@ async def test_nothing_at_all_takes_the_listing_and_one_search() -> None:
     api = FakeApi()
     reading = await refresh(make_sync(api))
     assert (reading.count, reading.latest_end, reading.listing_complete) == (0, None, True)
-    assert len(api.offsets) == 2
+    assert (len(api.listed), api.requests()) == (1, 2)
 
 
 async def test_the_listing_asks_for_more_than_the_lookback() -> None:
-    """The API may filter by begin, and a backup may take a day."""
-    api = FakeApi([Backup("long", NOON - 2 * DAY + 60, NOON - DAY + 60, 5.0)])
+    """The API may filter by begin, and a backup may take a day and more."""
+    api = FakeApi([Backup("long", NOON - 60 * HOUR + 60, NOON - DAY + 60, 5.0)])
     api.filter_by = "begin"
     assert (await refresh(make_sync(api))).count == 1
-    assert api.asked == [(NOON - 2 * DAY, NOON + 60)]
+    assert api.asked[0] == (NOON - 60 * HOUR, NOON + 60)
 
 
 async def test_a_missing_total_is_told_and_all_pages_are_read() -> None:
@@ -73,14 +73,14 @@ async def test_a_missing_total_is_told_and_all_pages_are_read() -> None:
     api.total = lambda total: None
     reading = await refresh(make_sync(api))
     assert (reading.count, reading.listing_complete) == (149, False)
-    assert api.offsets == [0, 49, 98, 147]
+    assert api.listed == [0, 49, 98, 147]
 
 
 async def test_a_full_last_page_without_a_total_is_asked_on() -> None:
     api = FakeApi(make_rows(50))
     api.total = lambda total: None
     assert (await refresh(make_sync(api))).count == 50
-    assert api.offsets == [0, 49]
+    assert api.listed == [0, 49]
 
 
 @pytest.mark.parametrize("count", [10, 60, 120])
@@ -89,7 +89,7 @@ async def test_a_total_that_is_too_high_is_doubted_once(count: int) -> None:
     api.total = lambda total: total + 5
     reading = await refresh(make_sync(api))
     assert (reading.count, reading.listing_complete) == (count, False)
-    assert len(api.offsets) <= 2 * (count // 49 + 2)
+    assert len(api.listed) <= 2 * (count // 49 + 2)
 
 
 @pytest.mark.parametrize("count", [60, 120, 2016])
@@ -98,7 +98,7 @@ async def test_a_huge_total_does_not_spin(count: int) -> None:
     api.total = lambda total: 10**9
     reading = await refresh(make_sync(api, lookback=7 * DAY))
     assert (reading.count, reading.listing_complete) == (count, False)
-    assert len(api.offsets) <= 2 * (count // 49 + 1 + PAGES_IN_PARALLEL)
+    assert len(api.listed) <= 2 * (count // 49 + 1 + PAGES_IN_PARALLEL)
 
 
 @pytest.mark.parametrize("claimed", [0, 7, 60])
@@ -117,7 +117,7 @@ async def test_an_api_that_ignores_the_offset_does_not_spin(total: int | None) -
     reading = await refresh(make_sync(api, lookback=7 * DAY))
     assert reading.count == 50
     assert reading.listing_complete == (total == 50)
-    assert len(api.offsets) <= 2 * (1 + PAGES_IN_PARALLEL + 1)
+    assert len(api.listed) <= 2 * (1 + PAGES_IN_PARALLEL + 1)
 
 
 @pytest.mark.parametrize("page_rows", [2, 10, 20, 49])
@@ -208,7 +208,7 @@ async def test_a_row_in_conflict_is_read_again_though_the_number_of_rows_is_righ
     api.before, api.total = answer, lambda total: 1
     reading = await refresh(make_sync(api))
     assert (reading.size_kilobytes, reading.listing_complete) == (4.0, True)
-    assert api.offsets == [0, 0]
+    assert api.listed == [0, 0]
 
 
 def test_a_copy_of_a_listing_is_its_own() -> None:
@@ -232,7 +232,7 @@ async def test_pages_that_tell_different_totals_are_read_again() -> None:
     api.before = answer
     reading = await refresh(make_sync(api))
     assert (reading.count, reading.listing_complete) == (2, True)
-    assert api.offsets == [0, 1, 0]
+    assert api.listed == [0, 1, 0]
 
 
 async def test_pages_that_keep_telling_different_totals_are_published_as_incomplete() -> None:
@@ -244,7 +244,7 @@ async def test_pages_that_keep_telling_different_totals_are_published_as_incompl
     api.before = answer
     reading = await refresh(make_sync(api))
     assert (reading.count, reading.listing_complete) == (60, False)
-    assert api.offsets == [0, 49, 0, 49]
+    assert api.listed == [0, 49, 0, 49]
 
 
 async def test_a_listing_that_never_holds_still_is_published_as_incomplete() -> None:
@@ -281,14 +281,16 @@ async def test_pages_in_an_order_of_their_own_lose_no_row_that_was_listed() -> N
             self, instance: Instance, *, begin: float, end: float, offset: int, query: Query
         ) -> Page:
             self.offsets.append(offset)
+            self.asked.append((begin, end))
             order = random.Random(len(self.offsets)).sample(rows, len(rows))
             page = Page(order[offset : offset + 50], len(rows))
-            shown.update(row.id for row in page.rows)
+            if end - begin < 700 * DAY:  # not the look at what was before
+                shown.update(row.id for row in page.rows)
             return page
 
     api = Shuffling()
     reading = await refresh(make_sync(api))
-    assert api.offsets == [0, 49, 98] * 2
+    assert api.listed == [0, 49, 98] * 2
     assert reading.count == len(shown)
     assert reading.listing_complete is (len(shown) == 99)
 
@@ -364,4 +366,53 @@ async def test_pages_of_one_row_each_are_read_once_each() -> None:
     api.page_rows = 1
     reading = await refresh(make_sync(api))
     assert (reading.count, reading.listing_complete) == (5, True)
-    assert api.offsets == [0, 1, 2, 3, 4]
+    assert api.listed == [0, 1, 2, 3, 4]
+
+
+# Listings without an end -----------------------------------------------------------------------
+
+
+class Endless(FakeApi):
+    """Each page is full of backups that nobody has seen before."""
+
+    async def fetch_backups(
+        self, instance: Instance, *, begin: float, end: float, offset: int, query: Query
+    ) -> Page:
+        self.offsets.append(offset)
+        number = len(self.offsets)
+        rows = [Backup(f"row-{number}-{i}", NOON - 60 - i, NOON - 30 - i, 1.0) for i in range(50)]
+        return Page(rows, self.total(50 * number))
+
+
+@pytest.mark.parametrize(
+    ("total", "pages"),
+    [
+        # 60 hours, one a minute, and 500: 4,100 rows.
+        (lambda total: None, 83),
+        (lambda total: 0, 83),
+        (lambda total: 288, 83),
+        # Twice what is announced, and 500.
+        (lambda total: 10_000, 20_500 // 50 + 1),
+        # One a second at the most, and eight pages on their way.
+        (lambda total: 10**9, (60 * 3600 + 500) // 50 + 8),
+        (lambda total: 2 * total, (60 * 3600 + 500) // 50 + 8),
+    ],
+)
+async def test_a_listing_without_end_makes_no_sense(
+    total: Callable[[int], int | None], pages: int
+) -> None:
+    api = Endless()
+    api.total = total
+    sync = make_sync(api)
+    with pytest.raises(BadResponseError, match="the listing does not end") as caught:
+        await refresh(sync)
+    assert len(api.offsets) <= pages
+    assert "total_count is" in str(caught.value)
+    assert sync.progress is not None
+    assert sync.progress.pages_done == 0  # nothing of it is kept
+
+
+async def test_a_full_day_of_backups_each_ten_seconds_is_a_listing() -> None:
+    api = FakeApi(make_rows(8_700, every=10.0))
+    reading = await refresh(make_sync(api))
+    assert (reading.count, reading.listing_complete) == (8_635, True)  # from 60 s to 86,400 s ago

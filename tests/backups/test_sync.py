@@ -1,28 +1,20 @@
 import asyncio
-import itertools
 import os
 import random
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.backups.sync import next_resync
-from exporter.errors import (
-    Reason,
-    UnavailableError,
-)
-from exporter.models import Backup, InstanceKey
+from exporter.errors import ApiError, DeadlineError, Reason, UnavailableError
+from exporter.models import Backup
 from exporter.transport.query import Query
 from tests.backups.fake_api import (
     INSTANCE,
     ORDERS,
     SIX_HOURS,
-    Cut,
     FakeApi,
     Moment,
-    let_run,
     make_rows,
     make_sync,
     refresh,
@@ -88,24 +80,106 @@ async def test_a_stale_instance_takes_one_request_too() -> None:
 
 
 async def test_a_backup_that_ended_a_lookback_ago_to_the_second_is_not_searched_for() -> None:
-    api = FakeApi(make_rows(1, last_age=DAY))
+    """One that ended before it, 59 hours ago, is certain enough to measure a hole by."""
+    api = FakeApi([*make_rows(1, last_age=DAY), Backup("old", NOON, NOON - 59 * HOUR, 1.0)])
     reading = await refresh(make_sync(api))
     assert (reading.count, reading.latest_end) == (1, NOON - DAY)
+    assert reading.max_interval_seconds == 35 * HOUR
     assert api.requests() == 1
 
 
-async def test_a_longer_backup_may_have_ended_after_those_of_the_margin() -> None:
-    """The listing is filtered by begin: it shows a day more than the lookback, and not "long"."""
+async def test_a_hole_is_measured_from_the_last_backup_before_what_is_listed() -> None:
     clock = Moment()
-    long = Backup("long", NOON - 60 * HOUR, NOON - 25 * HOUR, 8.0)
+    api = FakeApi([*make_rows(3), *make_rows(500, last_age=30 * DAY)])
+    api.rows = [row._replace(id=f"row-{n}") for n, row in enumerate(api.rows)]
+    sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
+    reading = await refresh(sync)
+    hole = (NOON - 660) - (NOON - 30 * DAY)
+    assert (reading.count, reading.max_interval_seconds) == (3, hole)
+    assert api.requests() == 1 + 2
+    clock.now += 60
+    assert (await refresh(sync)).max_interval_seconds == hole
+    assert api.requests() == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError("the range is too long", reason=Reason.BAD_REQUEST, status=400),
+        UnavailableError("no answer", reason=Reason.TIMEOUT),
+        DeadlineError(),
+    ],
+)
+async def test_a_look_at_what_was_before_fails_no_instance(error: Exception) -> None:
+    """All other numbers are known by then."""
+    api = FakeApi(make_rows(3))
+
+    def refuse(number: int) -> None:
+        begin, end = api.asked[-1]
+        if end - begin > 700 * DAY:
+            raise error
+
+    api.before = refuse
+    reading = await refresh(make_sync(api))
+    assert (reading.count, reading.max_interval_seconds) == (3, None)
+
+
+async def test_after_a_deadline_it_is_looked_for_at_the_next_refresh() -> None:
+    clock = Moment()
+    api = FakeApi(make_rows(3))
+    sync = make_sync(api, clock=clock)
+    errors = [DeadlineError()]
+
+    def refuse(number: int) -> None:
+        begin, end = api.asked[-1]
+        if errors and end - begin > 700 * DAY:
+            raise errors.pop()
+
+    api.before = refuse
+    assert (await refresh(sync)).max_interval_seconds is None
+    clock.now += 1
+    assert (await refresh(sync)).max_interval_seconds == 300
+
+
+async def test_where_it_cannot_be_found_the_longest_interval_alone_is_absent() -> None:
+    clock = Moment()
+    api = FakeApi(make_rows(3) + make_rows(2016, last_age=30 * DAY), order="ascending")
+    api.rows = [row._replace(id=f"row-{n}") for n, row in enumerate(api.rows)]
+    api.total = lambda total: None if total > 50 else total
+    sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
+    reading = await refresh(sync)
+    assert (reading.count, reading.max_interval_seconds) == (3, None)
+    assert reading.listing_complete
+    searching = api.requests() - 1
+    for wait in (60, 120, 240):  # it is tried again, ever more rarely
+        clock.now += wait - 1
+        assert (await refresh(sync)).max_interval_seconds is None
+        assert api.requests() == 1
+        clock.now += 1
+        assert (await refresh(sync)).max_interval_seconds is None
+        assert api.requests() == 1 + searching + 1
+    for seconds in range(600, int(DAY) + 3600, 300):
+        clock.now = NOON + seconds
+        end = clock.now - 30
+        api.rows.append(Backup(f"new-{seconds}", end - 30, end, 1.0))
+        reading = await refresh(sync)
+    # By then those of the first listing have left the lookback.
+    assert reading.max_interval_seconds == 300
+
+
+async def test_a_longer_backup_may_have_ended_after_those_of_the_margin() -> None:
+    """It is filtered by begin, shows a day and a half more than the lookback, and not "long"."""
+    clock = Moment()
+    long = Backup("long", NOON - 61 * HOUR, NOON - 25 * HOUR, 8.0)
     api = FakeApi([long, *make_rows(5, last_age=30 * HOUR)])
     api.filter_by = "begin"
     sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
     assert (await refresh(sync)).latest_end == NOON - 25 * HOUR
     assert api.requests() == 2
-    clock.now += 300
-    assert (await refresh(sync)).latest_end == NOON - 25 * HOUR
-    assert api.requests() == 1
+    for requests in (2, 1, 1):  # once it is asked whether such a one is shown by its end
+        clock.now += 300
+        assert (await refresh(sync)).latest_end == NOON - 25 * HOUR
+        assert api.requests() == requests
 
 
 async def test_an_instance_that_goes_stale_is_not_searched_for_what_is_known() -> None:
@@ -147,7 +221,7 @@ async def test_a_backup_that_ends_between_listing_and_search_counts_once() -> No
 
     api.before = end_now
     sync = make_sync(api, clock=clock)
-    assert (await refresh(sync)).count == 1
+    assert (await refresh(sync)).count == 0
     clock.now += 60
     reading = await refresh(sync)
     assert (reading.count, reading.size_kilobytes) == (1, 3.0)
@@ -176,16 +250,16 @@ async def test_a_running_backup_that_vanishes_is_noticed_at_once() -> None:
     assert (reading.count, reading.running) == (3, 0)
 
 
-async def test_deleted_rows_are_noticed_at_the_next_resync() -> None:
+async def test_rows_deleted_further_back_are_noticed_at_the_next_resync() -> None:
     clock = Moment()
-    api = FakeApi(make_rows(10))
+    api = FakeApi(make_rows(30))
     sync = make_sync(api, clock=clock)
     await refresh(sync)
-    del api.rows[5:]
+    del api.rows[13:]  # the hour that is asked for each time has thirteen
     clock.now += 60
-    assert (await refresh(sync)).count == 10
+    assert (await refresh(sync)).count == 30
     clock.now += SIX_HOURS
-    assert (await refresh(sync)).count == 5
+    assert (await refresh(sync)).count == 13
 
 
 async def test_a_clock_set_back_a_day_has_the_window_listed_anew() -> None:
@@ -209,158 +283,6 @@ async def test_after_a_clock_set_back_only_the_latest_is_told_until_all_is_liste
     reading = await sync.refresh(Query())
     assert (reading.count, reading.latest_end) == (None, None)
     assert sync.is_listing_due()
-
-
-# Resync ----------------------------------------------------------------------------------------
-
-
-async def test_the_whole_window_is_listed_anew_each_interval() -> None:
-    clock = Moment()
-    api = FakeApi(make_rows(288))
-    sync = make_sync(api, clock=clock)
-    await refresh(sync)
-    api.requests()
-    whole = []
-    for minute in range(5, 48 * 60, 5):
-        clock.now = NOON + minute * 60
-        await refresh(sync)
-        if api.requests() > 1:
-            whole.append(clock.now)
-    gaps = [b - a for a, b in itertools.pairwise(whole)]
-    assert len(whole) == 8  # 48 h / 6 h
-    assert gaps == [SIX_HOURS] * 7
-    assert whole[0] - NOON <= SIX_HOURS
-
-
-async def test_what_is_known_is_told_while_a_resync_goes_on() -> None:
-    clock = Moment()
-    api = FakeApi(make_rows(200))
-    sync = make_sync(api, clock=clock)
-    await refresh(sync)
-    assert not sync.is_listing_due()
-    clock.now += SIX_HOURS
-    api.requests()
-    assert sync.is_listing_due()
-    cut = Cut(api, 2)
-    resync = asyncio.create_task(sync.list_window(Query()))
-    await let_run()
-    for number in range(3):
-        cut.let(1)
-        clock.now += 60
-        api.rows.append(Backup(f"new-{number}", clock.now - 40, clock.now - 10, 1.0))
-        reading = await sync.refresh(Query())
-        assert reading.latest_end == clock.now - 10
-        assert reading.count == sum(row.end >= clock.now - DAY for row in api.rows if row.end)
-    cut.release()
-    await resync
-    assert not sync.is_listing_due()
-    reading = await sync.refresh(Query())
-    assert reading.count == sum(row.end >= clock.now - DAY for row in api.rows if row.end)
-    assert reading.listing_complete
-
-
-async def test_a_resync_that_fails_is_still_due_and_goes_on_from_its_pages() -> None:
-    clock = Moment()
-    api = FakeApi(make_rows(200))
-    sync = make_sync(api, clock=clock)
-    await refresh(sync)
-    clock.now += SIX_HOURS
-    api.errors[49] = UnavailableError("no answer", reason=Reason.TIMEOUT)
-    with pytest.raises(UnavailableError):
-        await sync.list_window(Query())
-    assert sync.is_listing_due()
-    clock.now += 60
-    assert (await sync.refresh(Query())).latest_end == NOON - 60
-    api.requests()
-    await sync.list_window(Query())
-    assert api.requests() < 5
-    assert not sync.is_listing_due()
-
-
-def test_resyncs_are_spread_evenly_and_at_most_an_interval_away() -> None:
-    due = [
-        next_resync(InstanceKey("project", f"instance-{number}"), NOON, SIX_HOURS) - NOON
-        for number in range(6000)
-    ]
-    assert min(due) > 0
-    assert max(due) <= SIX_HOURS
-    buckets = Counter(int(seconds // 600) for seconds in due)
-    assert sorted(buckets) == list(range(36))
-    # 6000 in 36 parts: 167 each, give or take four standard deviations.
-    assert all(115 <= count <= 219 for count in buckets.values())
-
-
-@given(
-    number=st.integers(0, 10**6),
-    now=st.floats(1e9, 4e9),
-    interval=st.floats(1.0, 732 * DAY),
-)
-def test_a_resync_is_always_ahead_and_then_due_again_an_interval_later(
-    number: int, now: float, interval: float
-) -> None:
-    key = InstanceKey("project", str(number))
-    first = next_resync(key, now, interval)
-    assert now < first <= now + interval + 1e-5
-    assert next_resync(key, first, interval) - first == pytest.approx(interval, abs=1e-5)
-
-
-async def test_an_incomplete_listing_is_read_again_soon_but_ever_more_rarely() -> None:
-    clock = Moment()
-    api = FakeApi(make_rows(10))
-    api.total = lambda total: None
-    sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
-    await refresh(sync)
-    api.requests()
-    whole = []
-    for minute in range(1, 130):
-        clock.now = NOON + minute * 60
-        await refresh(sync)
-        if api.requests() > 1:
-            whole.append(minute)
-    assert whole == [1, 3, 7, 15, 31, 63, 127]
-
-
-async def test_a_listing_that_is_complete_again_forgets_the_trouble() -> None:
-    clock = Moment()
-    api = FakeApi(make_rows(10))
-    api.total = lambda total: total + 1
-    sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
-    assert not (await refresh(sync)).listing_complete
-    api.total = lambda total: total
-    clock.now += 60
-    assert (await refresh(sync)).listing_complete
-    api.requests()
-    clock.now += 60
-    await refresh(sync)
-    assert api.requests() == 1
-
-
-async def test_a_listing_that_becomes_incomplete_is_read_again_after_a_minute() -> None:
-    clock = Moment()
-    api = FakeApi(make_rows(5))
-    sync = make_sync(api, clock=clock, resync_interval=SIX_HOURS)
-    assert (await refresh(sync)).listing_complete
-    api.total = lambda total: total + 1
-    clock.now += SIX_HOURS  # a resync
-    assert not (await refresh(sync)).listing_complete
-    for seconds, listings in ((59, 0), (1, 1), (119, 0), (1, 1)):
-        clock.now += seconds
-        before = len(api.asked)
-        await refresh(sync)
-        whole = [begin for begin, _ in api.asked[before:] if begin <= clock.now - 2 * DAY]
-        assert (len(whole) > 0) == (listings > 0)
-
-
-async def test_an_incomplete_increment_is_told_as_well() -> None:
-    clock = Moment()
-    api = FakeApi(make_rows(10))
-    sync = make_sync(api, clock=clock)
-    assert (await refresh(sync)).listing_complete
-    clock.now += 60
-    api.total = lambda total: total + 1
-    assert not (await refresh(sync)).listing_complete
-    api.total = lambda total: total
-    assert (await refresh(sync)).listing_complete
 
 
 # The numbers of both ways ----------------------------------------------------------------------

@@ -16,7 +16,7 @@ from exporter.backups.window import (
     listing_begin,
     merge,
     read,
-    with_earlier,
+    with_previous,
 )
 from exporter.errors import BadResponseError, Reason
 from exporter.models import Backup, Reading
@@ -73,7 +73,8 @@ def test_all_numbers_of_a_small_window() -> None:
         latest_end=NOON - 0.5 * HOUR,
         latest_size_kilobytes=2.5,
         oldest_end=NOON - 3 * HOUR,
-        max_interval_seconds=2 * HOUR,
+        max_interval_seconds=22 * HOUR,
+        previous_end=NOON - 25 * HOUR,
         ends=array("d", [NOON - 3 * HOUR, NOON - 2.5 * HOUR, NOON - 0.5 * HOUR]),
     )
 
@@ -106,18 +107,40 @@ def test_the_latest_backup_may_lie_before_the_window() -> None:
     assert reading.max_interval_seconds is None
 
 
-def test_one_backup_has_no_interval_and_two_have_one() -> None:
-    one = make_window(make_backup(age_hours=2))
+def test_of_the_first_backups_of_all_one_has_no_interval_and_two_have_one() -> None:
+    one = with_previous(make_window(make_backup(age_hours=2)), None, now=NOON)
     assert read_at(one).max_interval_seconds is None
     two = make_window(make_backup(age_hours=2), make_backup(age_hours=0.5))
-    assert read_at(two).max_interval_seconds == 1.5 * HOUR
+    assert read_at(with_previous(two, None, now=NOON)).max_interval_seconds == 1.5 * HOUR
 
 
-def test_the_interval_to_a_backup_before_the_window_does_not_count() -> None:
+def test_the_interval_that_begins_before_the_lookback_counts() -> None:
     window = make_window(
         make_backup(age_hours=24.5), make_backup(age_hours=2), make_backup(age_hours=1)
     )
-    assert read_at(window).max_interval_seconds == HOUR
+    assert read_at(window).max_interval_seconds == 22.5 * HOUR
+    # The hole has left the lookback when the backup after it has.
+    assert read_at(window, NOON + 22 * HOUR).max_interval_seconds == 22.5 * HOUR
+    assert read_at(window, NOON + 22 * HOUR + 1).max_interval_seconds == HOUR
+    assert read_at(window, NOON + 23 * HOUR + 1).max_interval_seconds is None
+
+
+def test_a_hole_that_began_before_what_was_listed_is_measured_when_its_begin_is_found() -> None:
+    window = make_window(make_backup(age_hours=2), make_backup(age_hours=1))
+    assert not window.knows_previous(NOON)
+    assert read_at(window).max_interval_seconds is None
+    window = with_previous(window, make_backup(age_hours=70), now=NOON)
+    assert window.knows_previous(NOON)
+    reading = read_at(window)
+    assert (reading.count, reading.max_interval_seconds) == (2, 68 * HOUR)
+    assert reading.oldest_end == NOON - 2 * HOUR
+
+
+def test_where_a_hole_begins_is_not_certain_where_a_longer_backup_may_have_ended_later() -> None:
+    """The listing begins 60 hours ago; one of two hours that ended an hour later is not in it."""
+    rows = [make_backup(age_hours=2, lasting_seconds=2 * HOUR), make_backup(age_hours=1)]
+    assert not make_window(make_backup(age_hours=58.5), *rows).knows_previous(NOON)
+    assert make_window(make_backup(age_hours=57.5), *rows).knows_previous(NOON)
 
 
 def test_backups_that_end_together_all_count() -> None:
@@ -126,6 +149,7 @@ def test_backups_that_end_together_all_count() -> None:
         make_backup(age_hours=1, size=5.0),
         make_backup(age_hours=1, size=3.0),
     )
+    window = with_previous(window, None, now=NOON)
     reading = read_at(window)
     assert (reading.count, reading.size_kilobytes) == (3, 10.0)
     assert reading.max_interval_seconds == 0.0
@@ -267,9 +291,10 @@ def test_the_next_listing_begins_before_now_where_all_known_ends_lie_ahead() -> 
 
 
 def test_an_empty_window_is_listed_whole_each_time() -> None:
+    """And a day and a half more."""
     window = make_window(lookback=7 * DAY)
-    assert increment_begin(window, NOON + 60) == NOON + 60 - 7 * DAY - DAY
-    assert listing_begin(NOON, 7 * DAY) == NOON - 8 * DAY
+    assert increment_begin(window, NOON + 60) == NOON + 60 - 7 * DAY - 36 * HOUR
+    assert listing_begin(NOON, 7 * DAY) == NOON - 7 * DAY - 36 * HOUR
 
 
 def test_a_listing_that_says_nothing_new_leaves_the_window_itself() -> None:
@@ -362,7 +387,7 @@ def test_a_backup_may_run_longer_than_the_lookback() -> None:
 def test_a_running_backup_is_given_up_when_no_listing_would_show_it() -> None:
     stuck = make_running(age_hours=0, id="stuck")
     window = make_window(stuck)
-    now = NOON + 2 * DAY + 60  # the lookback and the margin of a full listing
+    now = NOON + 60 * HOUR + 60  # the lookback and the margin of a full listing
     window = merge(window, [stuck, Backup("new", now - 30, now - 10, 1.0)], now=now)
     assert "stuck" not in window.recent
     assert increment_begin(window, now) == now - 10 - HOUR
@@ -370,16 +395,16 @@ def test_a_running_backup_is_given_up_when_no_listing_would_show_it() -> None:
 
 
 def test_a_running_backup_is_followed_just_as_long_as_a_full_listing_would_show_it() -> None:
-    """A lookback of a day, and a day more."""
-    window = make_window(make_running(age_hours=48, id="edge"), make_backup(age_hours=1))
+    """A lookback of a day, and a day and a half more."""
+    window = make_window(make_running(age_hours=60, id="edge"), make_backup(age_hours=1))
     assert "edge" in window.recent
-    assert increment_begin(window, NOON) == NOON - 48 * HOUR - 1
+    assert increment_begin(window, NOON) == NOON - 60 * HOUR - 1
     window = merge(window, [make_backup(age_hours=0)], now=NOON + 1)
     assert "edge" not in window.recent
 
 
 def test_a_running_backup_that_is_too_old_does_not_hide_the_rows_behind_it() -> None:
-    window = make_window(make_running(age_hours=49), make_backup(age_hours=1))
+    window = make_window(make_running(age_hours=61), make_backup(age_hours=1))
     assert (read_at(window).count, read_at(window).running) == (1, 0)
 
 
@@ -400,12 +425,12 @@ def test_running_backups_that_are_listed_stay() -> None:
     assert read_at(more).running == 2
 
 
-# An earlier backup -----------------------------------------------------------------------------
+# The last backup before the lookback -----------------------------------------------------------
 
 
 def test_the_latest_backup_before_the_listing_is_taken_in_once() -> None:
     earlier = make_backup(age_hours=100, size=6.0)
-    window = with_earlier(make_window(), earlier, now=NOON)
+    window = with_previous(make_window(), earlier, now=NOON)
     assert read_at(window).latest_end == NOON - 100 * HOUR
     assert read_at(window).latest_size_kilobytes == 6.0
     assert increment_begin(window, NOON) == NOON - 101 * HOUR
@@ -413,19 +438,11 @@ def test_the_latest_backup_before_the_listing_is_taken_in_once() -> None:
     assert list(again.ends) == [NOON - 100 * HOUR]
 
 
-def test_a_backup_that_ended_while_it_was_searched_counts_once() -> None:
-    """The search found it though the listing just before had not; the next listing shows it."""
-    ended_just_now = make_backup(age_hours=0)
-    window = with_earlier(make_window(), ended_just_now, now=NOON)
-    assert read_at(window).count == 1
-    assert read_at(merge(window, [ended_just_now], now=NOON + 60), NOON + 60).count == 1
-
-
 def test_an_earlier_backup_is_taken_in_beside_ends_that_lie_ahead() -> None:
     ahead = Backup("ahead", NOON, NOON + 60, 2.0)
     window = make_window(ahead, make_running(age_hours=1, id="runs"))
     earlier = make_backup(age_hours=100, size=6.0)
-    window = with_earlier(window, earlier, now=NOON)
+    window = with_previous(window, earlier, now=NOON)
     assert read_at(window).latest_end == NOON - 100 * HOUR
     assert read_at(window).running == 1
     window = merge(window, [earlier, ahead], now=NOON + 60)
@@ -435,15 +452,46 @@ def test_an_earlier_backup_is_taken_in_beside_ends_that_lie_ahead() -> None:
 def test_an_earlier_backup_counts_only_if_it_is_later_than_what_is_known() -> None:
     known = make_backup(age_hours=30, id="known", size=1.0)
     window = make_window(known)
-    assert with_earlier(window, make_backup(age_hours=31), now=NOON) is window
-    assert list(with_earlier(window, known, now=NOON).ends) == [NOON - 30 * HOUR]
-    other = make_backup(age_hours=30, size=2.0)  # perhaps a settled one, known without its id
-    assert with_earlier(window, other, now=NOON) is window
+    assert not window.knows_latest(NOON)
+    for other in (
+        make_backup(age_hours=31),
+        known,
+        make_backup(age_hours=30, size=2.0),  # perhaps a settled one, known without its id
+    ):
+        after = with_previous(window, other, now=NOON)
+        assert (list(after.ends), list(after.sizes)) == ([NOON - 30 * HOUR], [1.0])
+        assert after.knows_latest(NOON)
     corrected = known._replace(size_kilobytes=4.0)
-    window = with_earlier(window, corrected, now=NOON)
-    assert (list(window.ends), list(window.sizes)) == ([NOON - 30 * HOUR], [4.0])
+    after = with_previous(window, corrected, now=NOON)
+    assert (list(after.ends), list(after.sizes)) == ([NOON - 30 * HOUR], [4.0])
     longer = make_backup(age_hours=29, size=5.0, lasting_seconds=3 * DAY)
-    assert read_at(with_earlier(window, longer, now=NOON)).latest_size_kilobytes == 5.0
+    assert read_at(with_previous(window, longer, now=NOON)).latest_size_kilobytes == 5.0
+
+
+def test_that_there_is_none_before_is_known_from_then_on() -> None:
+    window = with_previous(make_window(), None, now=NOON)
+    assert window.knows_previous(NOON)
+    window = merge(window, [make_backup(age_hours=-1)], now=NOON + HOUR)
+    assert window.knows_previous(NOON + HOUR)
+    assert window.knows_previous(NOON)  # the clock was set back
+
+
+def test_a_latest_backup_that_was_found_says_nothing_of_the_time_before_it() -> None:
+    """The clock is set back to before its end: another one was the latest then."""
+    window = with_previous(make_window(), make_backup(age_hours=24.5), now=NOON)
+    assert window.knows_previous(NOON)
+    assert window.covers(NOON - HOUR)
+    assert not window.knows_previous(NOON - HOUR)
+
+
+def test_a_backup_that_began_a_hole_is_known_without_its_id() -> None:
+    rows = [make_backup(age_hours=hours / 10) for hours in range(1, 30)]
+    window = with_previous(make_window(*rows), make_backup(age_hours=90, id="old"), now=NOON)
+    assert "old" not in window.recent
+    assert len(window.ends) == 30
+    assert increment_begin(window, NOON) == NOON - 1.1 * HOUR
+    window = merge(window, [make_backup(age_hours=0)], now=NOON)
+    assert read_at(window).max_interval_seconds == 90 * HOUR - 2.9 * HOUR
 
 
 # Memory and cover ------------------------------------------------------------------------------
@@ -477,7 +525,7 @@ def test_what_is_kept_does_not_grow_as_days_pass() -> None:
         ]
         window = merge(window, listed, now=now)
         assert len(window.recent) == 13
-        assert len(window.ends) <= 2016 + 13  # an hour is kept beyond the lookback
+        assert len(window.ends) <= 2016 + 13 + 1  # an hour beyond the lookback, and the one before
     assert read_at(window, now).count == 2017  # both bounds: 7 d / 5 min + 1
 
 
@@ -557,7 +605,10 @@ def expected_numbers(rows: Iterable[Backup], now: float, lookback: float) -> tup
         max(past)[0] if past else None,
         max(past)[1] if past else None,
         ends[0] if ends else None,
-        max((b - a for a, b in itertools.pairwise(ends)), default=None),
+        max(
+            (b - a for a, b in itertools.pairwise(sorted(e for e, _ in past)) if b in ends),
+            default=None,
+        ),
         ends,
     )
 
@@ -642,11 +693,11 @@ def test_increments_give_the_numbers_of_a_full_listing(
         else:
             listed = ask(increment_begin(window, now))
             window = merge(window, listed, now=now, complete=True)
-        if window.latest_end(now) < now - lookback:
-            past = [row for row in everything if row.end is not None and row.end <= now]
-            if past:
-                latest = max(past, key=lambda row: (row.end or 0.0, row.size_kilobytes))
-                window = with_earlier(window, latest, now=now)
+        past = [row for row in everything if row.end is not None and row.end < now - lookback]
+        last = max(past, key=lambda row: (row.end or 0.0, row.size_kilobytes), default=None)
+        if not window.knows_previous(now):
+            window = with_previous(window, last, now=now)
         full = build_window(ask(float("-inf")), now=now, lookback_seconds=lookback, complete=True)
+        full = with_previous(full, last, now=now)
         assert published(read_at(window, now)) == expected_numbers(everything, now, lookback)
         assert published(read_at(full, now)) == expected_numbers(everything, now, lookback)

@@ -233,7 +233,7 @@ async def test_a_listing_that_shifts_while_it_is_read_is_read_again(clock: Clock
 
     def shift(request: RecordedRequest) -> Fault | None:
         if len(backup_requests(simulator)) == 3:
-            instance.backups.append(make_backup(age_hours=2.9, id="f" * 32 + "br07"))
+            instance.backups.append(make_backup(age_hours=3.9, id="f" * 32 + "br07"))
             oldest = min(instance.backups, key=lambda backup: backup.begin)
             instance.backups.remove(oldest)
         return None

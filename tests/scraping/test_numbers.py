@@ -156,7 +156,7 @@ async def test_deleted_backups_are_noticed_at_the_next_resync(clock: Clock) -> N
     config = make_config(api={"resync_interval": "1h"})
     async with running_exporter(simulator, config) as exporter:
         assert (await samples(exporter)).of("incremental_backups") == 2
-        simulator.instance(ORDERS).backups.pop()
+        del simulator.instance(ORDERS).backups[1]
         counts = []
         for _ in range(12):
             await clock.advance(300)

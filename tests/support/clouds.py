@@ -19,10 +19,10 @@ TEN_SECONDS = 10.0  # Prometheus' own default of scrape_timeout
 
 
 def make_many(count: int, *, clock: Clock, **knobs: Any) -> Simulator:
-    """One project with so many instances, each with two backups."""
+    """One project with so many instances, each with two backups, and one before the lookback."""
     instances = [
         make_instance(
-            make_backup(age_hours=1.0), make_backup(age_hours=2.0), id=instance_id(number)
+            *(make_backup(age_hours=age) for age in (1.0, 2.0, 26.0)), id=instance_id(number)
         )
         for number in range(count)
     ]
@@ -34,10 +34,12 @@ def make_many_settings(count: int, **more: Any) -> dict[str, Any]:
 
 
 def make_one(*, clock: Clock, **knobs: Any) -> Simulator:
-    """ORDERS with two backups, of 1024 and 512 KB, one and two hours old."""
+    """ORDERS with backups of 1024 and 512 KB, one and two hours old, and one of the day before."""
     return make_simulator(
         make_instance(
-            make_backup(age_hours=1.0, size=1024.0), make_backup(age_hours=2.0, size=512.0)
+            make_backup(age_hours=1.0, size=1024.0),
+            make_backup(age_hours=2.0, size=512.0),
+            make_backup(age_hours=26.0),
         ),
         clock=clock,
         **knobs,
@@ -52,7 +54,9 @@ def assert_failed(published: Samples, reason: str, instance: str = ORDERS) -> No
 
 
 def backup_requests(simulator: Simulator, instance: str | None = None) -> list[RecordedRequest]:
-    return simulator.requests_of("list_backups", instance)
+    """Those for what is recent. Another one may look for what was two years ago and since."""
+    requests = simulator.requests_of("list_backups", instance)
+    return [request for request in requests if request.query["begin_time"][:4] >= "2023"]
 
 
 def seconds_of(requests: Sequence[RecordedRequest]) -> list[float]:
