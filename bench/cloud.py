@@ -117,8 +117,8 @@ def _parse_time(text: bytes) -> float:
 def _build_answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
     """With about as many headers as the cloud's gateway sends."""
     head = (
-        f"HTTP/1.1 {status}\r\nDate: Tue, 14 Jul 2026 09:00:00 GMT\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        # No Date: the clock of who asks is moved on, and must not be told that it is wrong.
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         "Connection: keep-alive\r\nServer: api-gateway\r\n"
         "X-Request-Id: 0a1b2c3d4e5f60718293a4b5c6d7e8f9\r\n"
         "Strict-Transport-Security: max-age=31536000; includeSubdomains;\r\n"

@@ -167,6 +167,8 @@ class Gateway:
             if fault is not None:
                 response = fault.spoil(response)
         response.headers["X-Request-Id"] = request_id
+        if knobs.date == "true" and "date" not in response.headers:
+            response.headers["Date"] = formatdate(self.clock(), usegmt=True)
         record.status = response.status_code
         return response if fault is None else FaultyResponse(response, fault, self._sleep)
 

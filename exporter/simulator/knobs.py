@@ -45,6 +45,7 @@ class Knobs:
     unknown_project_status: Literal[401, 404] = 401  # at the login
     require_project_header: bool = False  # X-Project-Id with a signature
     echo_refused_signature: bool = True  # the canonical request in the error, headers and all
+    date: Literal["true", "missing"] = "true"  # the header of that name
     latency_seconds: float = 0.0
     rate_limit: RateLimit | None = None
     token_lifetime_seconds: float = 86_400.0

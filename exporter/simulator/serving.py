@@ -33,6 +33,7 @@ async def serve(
     config = uvicorn.Config(
         simulator,
         lifespan="off",
+        date_header=False,  # the simulator's own clock tells it
         ws="none",
         access_log=False,
         log_config=None,

@@ -74,6 +74,9 @@ class CloudClock:
         self._offset: float | None = None
         self._samples: deque[float] = deque(maxlen=_REMEMBERED)
         self._suspect: float | None = None
+        self._date = ""  # the last that was told, and the steady time when it first was
+        self._date_at = 0.0
+        self._dates = 0
         self._is_off = False
         # Grows where the time has moved, or may have, under those that have asked with it.
         self.moves = 0
@@ -107,7 +110,9 @@ class CloudClock:
         """Learn from the `Date` of an answer, of which the steady times are known."""
         seconds = parse_date(date)
         took = received - sent
-        if seconds is None or not 0 <= took <= _SLOWEST_SECONDS:
+        if date is None or seconds is None or not 0 <= took <= _SLOWEST_SECONDS:
+            return
+        if self._stands_still(date, sent, received):
             return
         sample = seconds + _DATE_SECONDS / 2 - (sent + received) / 2
         slack = (_DATE_SECONDS + took) / 2 + _LEEWAY_SECONDS
@@ -126,6 +131,20 @@ class CloudClock:
         if abs(self() - before) > _MOVE_SECONDS:
             self.moves += 1
         self._tell(self)
+
+    def _stands_still(self, date: str, sent: float, received: float) -> bool:
+        """Whether the same was told before, though time has passed: it is out of some memory."""
+        if date != self._date:
+            self._date, self._date_at = date, received
+            self._dates += 1
+            return False
+        if sent - self._date_at <= _DATE_SECONDS:
+            return False
+        if self._dates == 1 and self._offset is not None:  # all that was learned is from it
+            self._offset = self._suspect = None
+            self._samples.clear()
+            self.moves += 1
+        return True
 
     def _is_confirmed(self, sample: float, slack: float) -> bool:
         """Whether something else agrees that the cloud's clock is not where it was thought."""

@@ -40,6 +40,7 @@ class Conversation(ResponseHandler):
         self.is_silent = True  # nothing of the answer that is awaited has come
         self._is_idle = False
         self._last_request_id = ""
+        self._ids_differ = False
 
     def begin(self, connection: Connection) -> None:
         """A request goes out next."""
@@ -72,9 +73,13 @@ class Conversation(ResponseHandler):
         )
 
     def repeats(self, request_id: str) -> bool:
-        """Whether the answer with this id was given on this connection just before."""
+        """Whether the answer with this id was given on this connection just before; not where
+        every answer has the same id, which then says nothing."""
         before, self._last_request_id = self._last_request_id, request_id
-        return bool(request_id) and request_id == before
+        if not request_id or not before or request_id == before:
+            return bool(request_id) and request_id == before and self._ids_differ
+        self._ids_differ = True
+        return False
 
     def end(self) -> None:
         """Never use it again."""

@@ -1,7 +1,6 @@
 """Scrapes on a machine whose clock is wrong: the numbers are those of the cloud's time."""
 
 from collections.abc import Callable
-from email.utils import formatdate
 
 import httpx
 import pytest
@@ -28,18 +27,16 @@ from tests.support.virtual_time import HOUR, NOON, Clock
 Dating = Callable[[httpx.Request], dict[str, str]]
 
 
-class DatedTransport(StreamingTransport):
-    """A network whose answers have a `Date`, the cloud's own where `dating` names no other."""
+class DatingTransport(StreamingTransport):
+    """A network on which something changes headers of the answers."""
 
-    def __init__(self, cloud: Simulator, clock: Clock, dating: Dating = lambda request: {}) -> None:
+    def __init__(self, cloud: Simulator, dating: Dating) -> None:
         super().__init__(cloud)
-        self._clock = clock
         self.dating = dating
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
-        headers = {"Date": formatdate(self._clock(), usegmt=True), **self.dating(request)}
-        response.headers.update({name: value for name, value in headers.items() if value})
+        response.headers.update(self.dating(request))
         return response
 
 
@@ -58,8 +55,7 @@ async def test_a_wrong_clock_changes_no_number_of_the_first_scrape(
     expected = await samples(right)
     await right.aclose()
     machine = Clock(offset=off)
-    transport = DatedTransport(cloud, clock)
-    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+    async with running_exporter(cloud, clock=machine) as exporter:
         published = await samples(exporter)
     assert published.backup_gauges() == expected.backup_gauges()
     assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
@@ -70,9 +66,7 @@ async def test_a_wrong_clock_changes_no_number_of_the_first_scrape(
 
 async def test_a_clock_within_a_minute_costs_no_further_request(clock: Clock) -> None:
     cloud = make_cloud(clock)
-    async with running_exporter(
-        cloud, clock=Clock(offset=59.0), transport=DatedTransport(cloud, clock)
-    ) as exporter:
+    async with running_exporter(cloud, clock=Clock(offset=59.0)) as exporter:
         published = await samples(exporter)
         requests = published.of("scrape_api_requests")
     async with running_exporter(cloud) as exporter:
@@ -83,7 +77,8 @@ async def test_a_clock_within_a_minute_costs_no_further_request(clock: Clock) ->
 async def test_without_a_date_the_skew_is_absent_and_the_machines_clock_counts(
     clock: Clock,
 ) -> None:
-    async with running_exporter(make_cloud(clock)) as exporter:
+    cloud = make_simulator(fill(make_instance(), count=24), clock=clock, date="missing")
+    async with running_exporter(cloud) as exporter:
         published = await samples(exporter)
     assert published.of("clock_skew_seconds", "", project=PROJECT) is None
     assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
@@ -103,7 +98,7 @@ async def test_a_date_that_is_not_the_clouds_own_moves_nothing(
     clock: Clock, headers: dict[str, str]
 ) -> None:
     cloud = make_cloud(clock)
-    transport = DatedTransport(cloud, clock, lambda request: headers)
+    transport = DatingTransport(cloud, lambda request: headers)
     async with running_exporter(cloud, transport=transport) as exporter:
         published = await samples(exporter)
     assert published.of("clock_skew_seconds", "", project=PROJECT) is None
@@ -113,7 +108,7 @@ async def test_a_date_that_is_not_the_clouds_own_moves_nothing(
 async def test_one_answer_with_a_strange_date_changes_no_number(clock: Clock) -> None:
     cloud = make_cloud(clock)
     strange = iter([{}, {"Date": "Fri, 28 Jul 2023 02:00:00 GMT"}])
-    transport = DatedTransport(cloud, clock, lambda request: next(strange, {}))
+    transport = DatingTransport(cloud, lambda request: next(strange, {}))
     async with running_exporter(cloud, transport=transport) as exporter:
         first = await samples(exporter)
         await clock.advance(60)
@@ -123,8 +118,7 @@ async def test_one_answer_with_a_strange_date_changes_no_number(clock: Clock) ->
 
 async def test_a_clock_that_is_set_between_scrapes_changes_no_number(clock: Clock) -> None:
     cloud, machine = make_cloud(clock), Clock()
-    transport = DatedTransport(cloud, clock)
-    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+    async with running_exporter(cloud, clock=machine) as exporter:
         before = await samples(exporter)
         for off in (-2 * HOUR, 5 * HOUR, 0.0):
             machine.offset = off
@@ -141,7 +135,7 @@ async def test_a_clock_that_is_set_during_a_scrape_changes_no_number(clock: Cloc
         machine.offset = 3 * HOUR  # after the question was put, before its answer was read
         return {}
 
-    transport = DatedTransport(cloud, clock)
+    transport = DatingTransport(cloud, lambda request: {})
     async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
         before = await samples(exporter)
         transport.dating = dating
@@ -158,10 +152,7 @@ async def test_the_latest_that_is_told_before_the_window_is_listed_is_the_clouds
     cloud = make_simulator(
         fill(make_instance(), count=2_000, every_seconds=30.0), clock=clock, latency_seconds=1.0
     )
-    transport = DatedTransport(cloud, clock)
-    async with running_exporter(
-        cloud, clock=Clock(offset=-2 * HOUR), transport=transport
-    ) as exporter:
+    async with running_exporter(cloud, clock=Clock(offset=-2 * HOUR)) as exporter:
         published = await samples(exporter, timeout=9.0)
     assert published.of("incremental_backups") is None
     assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
@@ -172,8 +163,7 @@ async def test_a_machine_that_was_stopped_as_a_whole_finds_what_was_made_meanwhi
 ) -> None:
     """For it no time has passed; the answers tell that eight hours have."""
     cloud, machine = make_cloud(clock), Clock()
-    transport = DatedTransport(cloud, clock)
-    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+    async with running_exporter(cloud, clock=machine) as exporter:
         await samples(exporter)
         clock.offset = 8 * HOUR
         instance = next(iter(cloud.projects[PROJECT].instances.values()))
@@ -185,9 +175,8 @@ async def test_a_machine_that_was_stopped_as_a_whole_finds_what_was_made_meanwhi
 
 async def test_a_signature_of_the_wrong_time_is_made_again_and_locks_no_key(clock: Clock) -> None:
     cloud = make_cloud(clock)
-    transport = DatedTransport(cloud, clock)
     async with running_exporter(
-        cloud, make_config(auth="aksk"), clock=Clock(offset=-2 * HOUR), transport=transport
+        cloud, make_config(auth="aksk"), clock=Clock(offset=-2 * HOUR)
     ) as exporter:
         first = await samples(exporter)
         refused = [request.status for request in cloud.requests if request.status == 401]
@@ -202,10 +191,9 @@ async def test_a_signature_of_the_wrong_time_is_made_again_and_locks_no_key(cloc
 
 async def test_it_is_told_once_and_shown_to_people(clock: Clock) -> None:
     cloud = make_simulator(make_instance(make_backup(age_hours=0.5)), clock=clock)
-    transport = DatedTransport(cloud, clock)
     machine = Clock(offset=2 * HOUR)
     with logging_into() as written:
-        async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+        async with running_exporter(cloud, clock=machine) as exporter:
             for _ in range(3):
                 await fetch_metrics(exporter)
                 await clock.advance(60)

@@ -179,6 +179,30 @@ def test_a_strange_first_date_is_corrected_by_the_second_answer() -> None:
     assert world.clock.moves == 2
 
 
+def test_a_date_that_stands_still_while_time_passes_tells_no_time() -> None:
+    """All answers out of one memory: what was believed at first is forgotten."""
+    world = World()
+    for passed, moves in ((0, 1), (1, 1), (3, 2), (60, 2), (HOUR, 2)):
+        world.clock.observe("Fri, 28 Jul 2023 09:00:00 GMT", sent=passed, received=passed)
+        world.passed = passed
+        assert world.clock.moves == moves
+    assert (world.error, world.clock.skew) == (0, None)
+
+
+def test_an_answer_out_of_a_memory_does_not_change_what_is_known() -> None:
+    world = World(off=HOUR)
+    world.answer()
+    world.passed += 60
+    world.answer()
+    for _ in range(3):
+        world.passed += 60
+        world.clock.observe(
+            "Fri, 28 Jul 2023 12:01:00 GMT", sent=world.passed, received=world.passed
+        )
+    assert world.error == pytest.approx(0, abs=1)
+    assert world.clock.moves == 1
+
+
 # Telling ----------------------------------------------------------------------------------------
 
 

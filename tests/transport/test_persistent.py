@@ -177,21 +177,30 @@ async def test_an_answer_given_twice_is_known_by_its_request_id() -> None:
     """It comes when the next request was sent: nothing else tells it from that one's answer."""
 
     async def talk(served: Served) -> None:
-        await served.request()
-        await served.send(answer("first", request_id="r-1"))
-        if served.number == 0:
+        for text in ("first", "second", "second"):
             await served.request()
-            await served.send(answer("first", request_id="r-1"))
+            await served.send(answer(text, request_id=text))
         await served.ended()
 
     async with talking(talk) as cloud:
-        assert (await cloud.ask()).text == "first"
+        assert await cloud.texts(2) == ["first", "second"]
         with pytest.raises(BadResponseError, match="same X-Request-Id") as caught:
             await cloud.ask()
         assert "mixes answers up" in caught.value.hint
         assert (await cloud.ask()).text == "first"
     assert len(cloud.connections) == 2
     assert cloud.errors == {Reason.BAD_RESPONSE: 1}
+
+
+async def test_an_id_that_all_answers_have_says_nothing() -> None:
+    async def talk(served: Served) -> None:
+        while True:
+            await served.request()
+            await served.send(answer(f"{served.requests}", request_id="always"))
+
+    async with talking(talk) as cloud:
+        assert await cloud.texts(3) == ["1", "2", "3"]
+    assert cloud.errors == {}
 
 
 # How long one serves ---------------------------------------------------------------------------
