@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from exporter.command.flags import build_parser
 from exporter.config.load import parse_config
 from exporter.config.regions import KNOWN_REGIONS
 from exporter.config.schema import (
@@ -27,7 +28,6 @@ from exporter.config.schema import (
 )
 from exporter.errors import Reason
 from exporter.exposition.metrics import OwnMetrics, SnapshotCollector
-from exporter.flags import build_parser
 from tests.exposition.test_metrics import SNAPSHOT
 from tests.support.paths import ROOT
 

@@ -21,10 +21,8 @@ PACKAGE = ROOT / "exporter"
 FLOORS: dict[str, int] = {
     "__main__": 11,
     "cli": 10,
+    "command": 10,
     "demo": 10,
-    "flags": 10,
-    "once": 10,
-    "table": 10,
     "web": 9,
     "assembly": 8,
     "scraping": 7,
@@ -45,12 +43,9 @@ FLOORS: dict[str, int] = {
 # Rooms on one floor that may use each other, one way.
 NEIGHBOURS = {
     ("__main__", "cli"),
-    ("cli", "demo"),
-    ("cli", "flags"),
-    ("cli", "once"),
-    ("cli", "table"),
+    ("cli", "command"),
+    ("command", "demo"),
     ("reporting", "errors"),
-    ("table", "once"),
 }
 # Who may start the simulated cloud; it is loaded by `--demo` alone, tests/test_demo.py.
 HOSTS = {"demo"}
@@ -92,7 +87,7 @@ BORDERS = {
         "transport.failures",
         "transport.json_body",
     },
-    "prettytable": {"table"},
+    "prettytable": {"command.table"},
     "prometheus_client": {"exposition.lines", "exposition.metrics"},
     "pydantic": {
         "config.load",
@@ -114,8 +109,8 @@ BORDERS = {
         "web.targets",
     },
     "uvicorn": {"web.connection", "web.server"},
-    "uvloop": {"cli"},
-    "wcwidth": {"table"},
+    "uvloop": {"command.running"},
+    "wcwidth": {"command.table"},
     "yaml": {"config.document", "config.yaml_mistakes", "config.yaml_text"},
 }
 # What speaks HTTP; these rooms know nothing of it.

@@ -14,9 +14,6 @@ from structlog.typing import EventDict, WrappedLogger
 
 from exporter.reporting.redaction import RedactSecrets, SecretRegistry
 
-LEVELS = ("debug", "info", "warn", "error")
-FORMATS = ("logfmt", "json")
-
 
 class _Queue(logging.handlers.QueueHandler):
     """Hands records over as they are: formatting and redacting are for the thread that writes."""

@@ -22,6 +22,7 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 
 import exporter
+from exporter.command.flags import parse_arguments
 from exporter.config.durations import parse_duration
 from exporter.config.schema import (
     AkskAuth,
@@ -37,7 +38,6 @@ from exporter.config.schema import (
     ScrapeConfig,
     StaticTokenAuth,
 )
-from exporter.flags import parse_arguments
 from exporter.web.web_config import parse_web_config
 from tests.support.certificates import Authority
 from tests.support.paths import ROOT

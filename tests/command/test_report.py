@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.command.report import Report, build_report, render_json
+from exporter.command.table import render_table
 from exporter.errors import Reason
 from exporter.models import Failure, InstanceResult, ProjectResult, Snapshot
-from exporter.once import Report, build_report, render_json
-from exporter.table import render_table
 from tests.page.making import DAY, HOUR, MINUTE, NOW, make_reading, make_result
 
 REFUSED = Failure(

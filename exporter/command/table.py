@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from prettytable import PrettyTable
 from wcwidth import wrap
 
+from exporter.command.report import Report
 from exporter.models import Instance
-from exporter.once import Report
 from exporter.page.causes import name_first
 from exporter.page.notices import build_notices
 from exporter.page.projects import build_project

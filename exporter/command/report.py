@@ -1,4 +1,4 @@
-"""What `--once` prints: one scrape for a person, a script, or Prometheus' textfile collector."""
+"""What one scrape says: judged, in the order of what is worst, and as JSON for scripts."""
 
 import json
 from collections import Counter

@@ -8,7 +8,7 @@ import pytest
 
 from exporter import __version__
 from exporter.cli import main
-from exporter.flags import parse_arguments
+from exporter.command.flags import parse_arguments
 
 
 def test_the_defaults_are_prometheus_like() -> None:

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from exporter import __version__
 from exporter.config.names import nearest
-from exporter.reporting import logs
+from exporter.reporting.streams import print_out
 
+LEVELS = ("debug", "info", "warn", "error")
+FORMATS = ("logfmt", "json")
 OUTPUTS = ("auto", "metrics", "table", "json")
 PROGRAM = "gaussdb-mysql-backup-exporter"
 
@@ -25,6 +27,12 @@ def version_text() -> str:
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line: the whole usage would hide what is wrong."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+        elif not print_out(message):
+            self.exit(1)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help lists the flags)\n")
@@ -168,14 +176,14 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--log.level",
         dest="log_level",
-        choices=logs.LEVELS,
+        choices=LEVELS,
         default="info",
         help="least severe level that is logged (default: %(default)s)",
     )
     add(
         "--log.format",
         dest="log_format",
-        choices=logs.FORMATS,
+        choices=FORMATS,
         default="logfmt",
         help="form of the log (default: %(default)s)",
     )

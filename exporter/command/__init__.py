@@ -1,0 +1,1 @@
+"""What the person asked the program to do: check, serve, scrape once."""
