@@ -4,7 +4,9 @@ import asyncio
 import os
 import pty
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -656,3 +658,79 @@ async def test_the_demos_six_instances_differ_as_they_are_described(clock: Clock
     assert DEMO_EMPTY.id not in latest
     assert found.backup_gauges(DEMO_FAILING.id) == {}
     assert set(found.backup_gauges(DEMO_HEALTHY.id)) == set(BACKUP_GAUGES)
+
+
+# What is loaded ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("doing", "unneeded"),
+    [
+        (
+            "from exporter.cli import main; main(['--print-rules'])",
+            "asyncio pydantic structlog yaml",
+        ),
+        ("import exporter.command.checking", "aiohttp httpx jinja2 starlette uvicorn uvloop"),
+        ("import exporter.command.running", "exporter.simulator prettytable wcwidth"),
+    ],
+)
+def test_only_what_is_needed_is_loaded(doing: str, unneeded: str) -> None:
+    """`--version` took 0.8 s of CPU and 63 MB."""
+    program = f"{doing}; import sys; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, timeout=60
+    )
+    assert not set(done.stdout.decode().splitlines()) & set(unneeded.split())
+
+
+# Standard streams that are closed or full -------------------------------------------------------
+
+
+def run_in_shell(redirections: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    program = shlex.join([sys.executable, "-m", "exporter", *arguments])
+    return subprocess.run(
+        ["sh", "-c", f"{program} {redirections}"], capture_output=True, timeout=60, check=False
+    )
+
+
+def test_once_needs_no_standard_error(tmp_path: Path, cloud: Cloud) -> None:
+    """The event loop aborted the process: its own descriptors had become 0 to 2."""
+    path = write_config(tmp_path, cloud.address, DEMO_HEALTHY)
+    done = run_in_shell("0<&- 2>&-", "--config.file", path, "--once")
+    assert done.returncode == 0
+    assert is_exposition(done.stdout.decode())
+
+
+def test_an_output_that_is_closed_is_said(tmp_path: Path, cloud: Cloud, minimal: str) -> None:
+    path = write_config(tmp_path.parent, cloud.address, DEMO_HEALTHY)
+    done = run_in_shell(">&-", "--config.file", path, "--once")
+    assert done.returncode == 1
+    assert done.stderr.endswith(b'msg="cannot write the result" cause="Bad file descriptor"\n')
+    for arguments in (["--config.check", "--config.file", minimal], ["--version"]):
+        done = run_in_shell(">&-", *arguments)
+        assert done.returncode == 1
+        assert done.stderr.endswith(b"cannot write to standard output: Bad file descriptor\n")
+        assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_changes_no_exit_code() -> None:
+    mistake = str(MISTAKES / "several.yaml")
+    done = run_in_shell("2>/dev/full", "--config.check", "--config.file", mistake)
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+
+
+# A port that is taken ---------------------------------------------------------------------------
+
+
+def test_a_demo_whose_port_is_taken_says_how_to_take_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--demo", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]) == 2
+    assert capsys.readouterr().err == (
+        f"--web.listen-address: cannot listen on 127.0.0.1:{port}: the port is taken by another"
+        f" program; stop it or choose another port: make demo PORT={port + 1}, or"
+        f" --web.listen-address 127.0.0.1:{port + 1}\n"
+    )
