@@ -481,7 +481,7 @@ def test_flags_follow_the_values_and_extra_ones_come_last(render: Render) -> Non
         "--total-shards=3",
         "--log.level=debug",
         "--log.format=json",
-        "--log.level=warn",
+        "--web.external-url=https://backups.internal",
     ]
 
 
