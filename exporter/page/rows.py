@@ -31,7 +31,8 @@ _ADVICE: Mapping[State, str] = {
         " full backup now; the hole stays in sight until it has left the window."
     ),
     State.INCOMPLETE: (
-        "The rows listed do not match the cloud's own total: count, size and holes may be wrong."
+        "The rows listed do not match the cloud's own total, or the window was not listed anew for"
+        " long: count, size and holes may be wrong."
     ),
 }
 _STALE_BY_FAILURE = "While the queries fail no newer backup can become known: mend that first."
