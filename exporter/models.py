@@ -5,11 +5,14 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from exporter.errors import ApiError, Reason
 
 FULL_BACKUP_TYPES = ("auto", "manual")
+
+
+T = TypeVar("T")
 
 
 class InstanceKey(NamedTuple):
@@ -219,6 +222,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceResult(Generic[T]):
+    """What is known of a source when a scrape ends. Neither reading nor failure: not asked yet."""
+
+    reading: T | None  # of the last refresh; None if it failed, or is too old to be said
+    failure: Failure | None  # of the last refresh
+    last_success: float | None  # the end of the last refresh that succeeded
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a long listing is."""
 
@@ -249,6 +261,15 @@ class InstanceResult:
     last_end: float | None = None
     # What is to be taken off this machine's clock to have the time that all of it is told in.
     clock_ahead_seconds: float = 0.0
+    # What is asked beside the backups; None where the setting is off.
+    restore_window: SourceResult[RestoreWindow] | None = None
+    full_backups: SourceResult[FullBackups] | None = None
+
+    @property
+    def sources(self) -> "Mapping[Source, SourceResult[RestoreWindow] | SourceResult[FullBackups]]":
+        """Those that are asked for."""
+        both = {Source.RESTORE_WINDOW: self.restore_window, Source.FULL_BACKUPS: self.full_backups}
+        return {source: result for source, result in both.items() if result is not None}
 
     @classmethod
     def unasked(cls, instance: Instance) -> "InstanceResult":

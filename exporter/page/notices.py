@@ -1,14 +1,19 @@
 """What is the matter beside the instances: nobody scrapes, a project, the configuration."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from exporter.models import ConfigurationState
+from exporter.models import ConfigurationState, InstanceResult, Source
+from exporter.page.causes import group_causes
 from exporter.page.projects import Project
 from exporter.page.troubles import Trouble, build_trouble, runbook_href, shorten
 from exporter.page.words import build_moment, format_count, format_duration
 
 _LISTED = 5
+_SOURCES = {
+    Source.RESTORE_WINDOW: "The restore window",
+    Source.FULL_BACKUPS: "The full backups",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ def build_notices(
     configuration: ConfigurationState | None,
     old_scrape: float | None,
     now: float,
+    results: Sequence[InstanceResult] = (),
 ) -> Iterator[Notice]:
     """All of them, the gravest first. `old_scrape`: the last one's end where it is too long ago."""
     if old_scrape is not None:
@@ -41,6 +47,8 @@ def build_notices(
             break  # it is one machine
     for project in projects:
         yield from _notice_project(project)
+    for source in Source:
+        yield from _notice_source(source, results)
 
 
 def _notice_old_scrape(finished: float, now: float) -> Notice:
@@ -116,6 +124,22 @@ def _notice_project(project: Project) -> Iterator[Notice]:
             project,
             f"{dropped} cannot be watched: an id is 1 to 64 letters, digits, - or _.",
             items=_first(result.unusable_ids),
+        )
+
+
+def _notice_source(source: Source, results: Sequence[InstanceResult]) -> Iterator[Notice]:
+    """What cannot be read beside the backups, once for each cause. The instances do not fail."""
+    failing = (
+        replace(result, failure=asked.failure)
+        for result in results
+        if (asked := result.sources.get(source)) is not None and asked.failure is not None
+    )
+    for cause in group_causes(failing):
+        instances = format_count(len(cause.results), "instance")
+        yield Notice(
+            f"{_SOURCES[source]} of {instances} cannot be read:",
+            cause.names,
+            trouble=build_trouble(cause.failure),
         )
 
 

@@ -6,7 +6,7 @@ The strip is of the same span as the picture above it. What lies before that is 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.models import BackupState, FullBackup, FullBackups, RestoreWindow
+from exporter.models import BackupState, FullBackup, FullBackups, InstanceResult, RestoreWindow
 from exporter.page.strokes import Scale, draw_runs
 from exporter.page.words import build_moment, format_clock, format_count, format_duration
 
@@ -16,32 +16,33 @@ _RANGE_MIN_WIDTH = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
-    """Path data of strokes along one line, in the picture's units."""
+class Restores:
+    """The words, and path data of strokes along one line, in the picture's units."""
 
+    window_text: str
+    full_backups_text: str
     ranges: str
     full_backups: str  # the usable ones, at their end
     failed: str
-    description: str
+
+    @property
+    def description(self) -> str:
+        return "; ".join(filter(None, (self.window_text, self.full_backups_text)))
 
 
-def build_strip(
-    window: RestoreWindow | None,
-    full_backups: FullBackups | None,
-    *,
-    now: float,
-    lookback_seconds: float,
-) -> Strip | None:
-    """The part that lies in the lookback; None where neither is known."""
+def build_restores(result: InstanceResult, *, now: float) -> Restores | None:
+    """What is known, and the part of it that lies in the lookback; None where nothing is known."""
+    window = result.restore_window.reading if result.restore_window is not None else None
+    full_backups = result.full_backups.reading if result.full_backups is not None else None
     if window is None and full_backups is None:
         return None
-    scale = Scale(now - lookback_seconds, now)
+    scale = Scale(now - result.instance.lookback_seconds, now)
     backups = full_backups.backups if full_backups is not None else ()
-    texts = [
-        describe_window(window, now=now) if window is not None else "",
-        describe_full_backups(full_backups, now=now) if full_backups is not None else "",
-    ]
-    return Strip(
+    return Restores(
+        window_text=describe_window(window, now=now) if window is not None else "",
+        full_backups_text=(
+            describe_full_backups(full_backups, now=now) if full_backups is not None else ""
+        ),
         ranges=draw_runs(
             scale.clip(each.start, each.end, _RANGE_MIN_WIDTH)
             for each in (window.ranges if window is not None else ())
@@ -49,7 +50,6 @@ def build_strip(
         ),
         full_backups=_draw_marks(backups, BackupState.USABLE, scale),
         failed=_draw_marks(backups, BackupState.FAILED, scale),
-        description="; ".join(filter(None, texts)),
     )
 
 
@@ -86,3 +86,8 @@ def _draw_marks(backups: Sequence[FullBackup], state: BackupState, scale: Scale)
     return draw_runs(
         scale.clip(end, end, _MARK_WIDTH) for end in ends if scale.start <= end <= scale.end
     )
+
+
+def has_restorable_range(result: InstanceResult) -> bool:
+    window = result.restore_window.reading if result.restore_window is not None else None
+    return window is not None and bool(window.ranges)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from exporter.models import InstanceKey, InstanceResult
 from exporter.page.picture import Picture, build_picture
+from exporter.page.restores import Restores, build_restores, has_restorable_range
 from exporter.page.state import Judged, State
 from exporter.page.troubles import SharedCause, Trouble, build_trouble, runbook_href
 from exporter.page.words import (
@@ -26,6 +27,10 @@ _ADVICE: Mapping[State, str] = {
         "Incremental backups follow the first full one: is there one in the cloud's console, and"
         " is this the id of the instance?"
     ),
+    State.NOT_RESTORABLE: (
+        "Backups arrive, and the cloud offers no restore up to them. Compare with the times that"
+        " the console offers, make a full backup by hand and open a ticket."
+    ),
     State.HOLE: (
         "Backups are made again. If the console offers no restore to the time of the hole, make a"
         " full backup now; the hole stays in sight until it has left the window."
@@ -35,6 +40,10 @@ _ADVICE: Mapping[State, str] = {
         " long: count, size and holes may be wrong."
     ),
 }
+_NOTHING_TO_RESTORE = (
+    "The cloud names not one moment to restore to. Is there a full backup in its console? Make one"
+    " by hand, and open a ticket."
+)
 _STALE_BY_FAILURE = "While the queries fail no newer backup can become known: mend that first."
 
 
@@ -61,6 +70,7 @@ class Row:
     size: Size | None
     latest_size: Size | None
     picture: Picture | None
+    restores: Restores | None
     trouble: Trouble | None
     advice: Advice | None
     effort: str
@@ -89,6 +99,7 @@ def build_row(judged: Judged, *, shared: Mapping[InstanceKey, SharedCause] | Non
         picture=(
             build_picture(reading, instance, now=now) if reading is not None and is_listed else None
         ),
+        restores=build_restores(result, now=now),
         trouble=_find_trouble(judged, shared or {}),
         advice=find_advice(judged),
         effort=_describe_effort(result),
@@ -106,10 +117,14 @@ def _find_trouble(judged: Judged, shared: Mapping[InstanceKey, SharedCause]) -> 
 def find_advice(judged: Judged) -> Advice | None:
     """What to do about the worst state. Of a failure that is all, the failure says it."""
     state = judged.state
-    if state not in _ADVICE:
-        return None
-    text = _STALE_BY_FAILURE if State.FAILING in judged.states else _ADVICE[state]
-    return Advice(state, text, runbook_href(state.alert))
+    text = _ADVICE.get(state)
+    if state is State.SUSPENDED:
+        text = f"No backup is due while the instance is {judged.word}."
+    elif state is State.STALE and State.FAILING in judged.states:
+        text = _STALE_BY_FAILURE
+    elif state is State.NOT_RESTORABLE and not has_restorable_range(judged.result):
+        text = _NOTHING_TO_RESTORE
+    return Advice(state, text, runbook_href(state.alert)) if text is not None else None
 
 
 def _describe_effort(result: InstanceResult) -> str:

@@ -35,6 +35,7 @@ class State(StrEnum):
     HOLE = "hole"
     INCOMPLETE = "incomplete"
     NOT_ASKED = "not asked yet"
+    SUSPENDED = "suspended"
     LISTING = "listing"
     OK = "ok"
 
@@ -60,6 +61,7 @@ _SEVERITIES: Mapping[State, Severity] = {
     State.HOLE: Severity.WARNING,
     State.INCOMPLETE: Severity.WARNING,
     State.NOT_ASKED: Severity.UNKNOWN,
+    State.SUSPENDED: Severity.UNKNOWN,
     State.LISTING: Severity.UNKNOWN,
     State.OK: Severity.GOOD,
 }
@@ -69,6 +71,13 @@ _ALERTS: Mapping[State, str] = {
     State.FAILING: "GaussDBMySQLBackupAPIFailing",
     State.HOLE: "GaussDBMySQLBackupWindowHole",
     State.INCOMPLETE: "GaussDBMySQLBackupListingIncomplete",
+}
+# The cloud rightly makes no backups of an instance that it says is one of these.
+_SUSPENDED: Mapping[str, str] = {
+    "creating": "being created",
+    "build": "being created",
+    "frozen": "frozen",
+    "restoring": "being restored",
 }
 _WITH_HOLE = frozenset({State.STALE, State.NO_BACKUPS, State.HOLE})
 _RANK: Mapping[State, int] = {state: rank for rank, state in enumerate(State)}
@@ -80,6 +89,7 @@ class Judged:
 
     result: InstanceResult
     states: Sequence[State]  # all that hold, worst first; never empty
+    shows_hole: bool  # whether the picture of its window does, between backups or since the last
     now: float  # the time that its ages are told at, by the cloud's clock where ours is wrong
 
     @property
@@ -88,14 +98,16 @@ class Judged:
         return self.states[0]
 
     @property
+    def word(self) -> str:
+        """The state as people read it; of a suspended instance why."""
+        if self.state is State.SUSPENDED:
+            return describe_suspension(self.result)
+        return self.state.value
+
+    @property
     def reading(self) -> Reading | None:
         """The last known numbers: this scrape's, else those of the last query that succeeded."""
         return self.result.reading or self.result.last_reading
-
-    @property
-    def shows_hole(self) -> bool:
-        """Whether the picture of its window shows a hole, between backups or since the last."""
-        return not _WITH_HOLE.isdisjoint(self.states) and self.reading is not None
 
     @property
     def order(self) -> tuple[int, str, str, str]:
@@ -108,7 +120,18 @@ class Judged:
 def judge(result: InstanceResult, *, now: float) -> Judged:
     """All states of an instance as of `now`, which is the time that its ages are told at."""
     now -= result.clock_ahead_seconds
-    return Judged(result, tuple(_find_states(result, now)) or (State.OK,), now)
+    states = tuple(_find_states(result, now)) or (State.OK,)
+    has_picture = result.reading is not None or result.last_reading is not None
+    shows_hole = has_picture and not _WITH_HOLE.isdisjoint(states)
+    if describe_suspension(result) and states[0].severity is Severity.CRITICAL:
+        others = [each for each in states if each.severity is not Severity.CRITICAL]
+        states = tuple(sorted((*others, State.SUSPENDED), key=_RANK.__getitem__))
+    return Judged(result, states, shows_hole, now)
+
+
+def describe_suspension(result: InstanceResult) -> str:
+    """Why the cloud rightly makes no backups of the instance now; empty where it should."""
+    return _SUSPENDED.get(result.instance.status.casefold(), "")
 
 
 def has_hole(reading: Reading, stale_after_seconds: float) -> bool:
@@ -126,10 +149,13 @@ def _find_states(result: InstanceResult, now: float) -> Iterator[State]:
     latest_end = reading.latest_end if reading is not None else None
     if latest_end is None:
         latest_end = result.last_end
-    if latest_end is not None and now - latest_end > limit:
+    is_stale = latest_end is not None and now - latest_end > limit
+    if is_stale:
         yield State.STALE
     if reading is not None and reading.latest_end is None:
         yield State.NO_BACKUPS
+    if _is_not_restorable(result, now, is_stale=is_stale):
+        yield State.NOT_RESTORABLE
     if result.reading is None and _is_failing(result):
         yield State.FAILING
     if reading is not None and has_hole(reading, limit):
@@ -142,6 +168,16 @@ def _find_states(result: InstanceResult, now: float) -> Iterator[State]:
         yield State.NOT_ASKED
     elif not _is_failing(result):
         yield State.LISTING
+
+
+def _is_not_restorable(result: InstanceResult, now: float, *, is_stale: bool) -> bool:
+    """Nothing to restore to, or backups arrive and the end of what can be restored stands still."""
+    window = result.restore_window.reading if result.restore_window is not None else None
+    if window is None:
+        return False
+    if window.until is None:
+        return True
+    return not is_stale and now - window.until > result.instance.stale_after_seconds
 
 
 def _is_failing(result: InstanceResult) -> bool:

@@ -84,6 +84,8 @@ def render_status(
     scraped = build_moment(view.finished, now) if view.finished is not None else None
     took = view.finished - view.started if view.finished and view.started else 0.0
     is_old = view.finished is not None and now - view.finished > old_after_seconds
+    shown = matching[max(pages.first - 1, 0) : pages.last]
+    rows = [build_row(each, shared=shared) for each in shown]
     verdict = build_verdict(
         counts, old=scraped.distance if scraped and is_old else "", is_asked=scraped is not None
     )
@@ -99,7 +101,9 @@ def render_status(
         scrape_duration=format_duration(took),
         verdict=verdict,
         notices=list(
-            build_notices(projects, configuration, view.finished if is_old else None, now)
+            build_notices(
+                projects, configuration, view.finished if is_old else None, now, view.results
+            )
         ),
         most_notices=_MOST_NOTICES,
         causes=causes,
@@ -107,10 +111,8 @@ def render_status(
         tallies=list(build_tallies(judged, counts, selection)),
         selection=selection,
         pages=pages,
-        rows=[
-            build_row(each, shared=shared)
-            for each in matching[max(pages.first - 1, 0) : pages.last]
-        ],
+        rows=rows,
+        has_restores=any(row.restores is not None for row in rows),
         projects=projects,
         loaded=build_moment(configuration.loaded_at, now) if configuration else None,
     )

@@ -31,7 +31,8 @@ def build_verdict(counts: Mapping[State, int], *, old: str = "", is_asked: bool 
     """`old`: how long nobody has looked, where that is too long; not asked: no scrape yet."""
     total = sum(counts.values())
     bad = [state for state in State if state.severity.needs_attention and counts.get(state)]
-    unknown = sum(counts.get(each, 0) for each in State if each.severity is Severity.UNKNOWN)
+    unknown = counts.get(State.NOT_ASKED, 0) + counts.get(State.LISTING, 0)
+    suspended = counts.get(State.SUSPENDED, 0)
     if not total:
         return Verdict("no instances", Severity.UNKNOWN)
     everyone = "the only instance" if total == 1 else f"all {total:,} instances"
@@ -48,10 +49,11 @@ def build_verdict(counts: Mapping[State, int], *, old: str = "", is_asked: bool 
     if unknown:
         of = everyone if unknown == total else f"{unknown:,} of {total:,} instances"
         return Verdict(f"not enough is known yet of {of}", Severity.UNKNOWN)
+    how = "well" if not suspended else "suspended" if suspended == total else "well or suspended"
     if old:
         was = "was" if total == 1 else "were"
-        return Verdict(f"{everyone} {was} well {old} ago", Severity.UNKNOWN)
-    return Verdict(f"{everyone} {'is' if total == 1 else 'are'} well", Severity.GOOD)
+        return Verdict(f"{everyone} {was} {how} {old} ago", Severity.UNKNOWN)
+    return Verdict(f"{everyone} {'is' if total == 1 else 'are'} {how}", Severity.GOOD)
 
 
 def build_tallies(

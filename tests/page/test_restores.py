@@ -1,12 +1,36 @@
 """What is told and drawn of the moments that can be restored to, and of the full backups."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from exporter.models import BackupState, FullBackup, FullBackups, RestoreWindow, TimeRange
-from exporter.page.restores import build_strip, describe_full_backups, describe_window
-from tests.page.making import DAY, HOUR, MINUTE, NOW
+from exporter.errors import Reason
+from exporter.models import (
+    BackupState,
+    Failure,
+    FullBackup,
+    FullBackups,
+    InstanceResult,
+    RestoreWindow,
+    SourceResult,
+    TimeRange,
+)
+from exporter.page.restores import describe_full_backups, describe_window
+from exporter.page.state import State, judge
+from tests.page.making import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NOW,
+    instance_rows,
+    make_empty,
+    make_failing,
+    make_ok,
+    make_stale,
+    render,
+    row_of,
+)
 from tests.page.parsing import spans
 
 
@@ -81,38 +105,152 @@ def test_full_backups_are_told_in_words(backups: Sequence[FullBackup], text: str
     assert describe_full_backups(make_full_backups(*backups), now=NOW) == text
 
 
+def with_sources(
+    result: InstanceResult,
+    window: RestoreWindow | None = None,
+    full_backups: FullBackups | None = None,
+    *,
+    status: str = "",
+) -> InstanceResult:
+    return replace(
+        result,
+        instance=replace(result.instance, status=status),
+        restore_window=SourceResult(window, None, NOW - 9),
+        full_backups=SourceResult(full_backups, None, NOW - 9),
+    )
+
+
 def test_strip_shows_ranges_and_full_backups_of_the_lookback_alone() -> None:
-    strip = build_strip(
-        make_window((9 * DAY, 8 * DAY), (2 * DAY, 12 * HOUR), (6 * HOUR, 0)),
-        make_full_backups(
-            make_full(3 * DAY), make_full(18 * HOUR), make_full(6 * HOUR, BackupState.FAILED)
-        ),
-        now=NOW,
-        lookback_seconds=DAY,
+    row = row_of(
+        with_sources(
+            make_ok(),
+            make_window((9 * DAY, 8 * DAY), (2 * DAY, 12 * HOUR), (6 * HOUR, 0)),
+            make_full_backups(
+                make_full(3 * DAY), make_full(18 * HOUR), make_full(6 * HOUR, BackupState.FAILED)
+            ),
+        )
     )
-    assert strip is not None
+    strip = row.one("svg", "restores")
     # A day is 720 units: to 12 hours ago, and from 6 hours ago to now.
-    assert spans(strip.ranges) == [(0.0, 360.0), (540.0, 720.0)]
-    assert spans(strip.full_backups) == [(180.0, 183.0)]
-    assert spans(strip.failed) == [(540.0, 543.0)]
-    assert strip.description.startswith("restorable to 10:13, since 04:13; before that")
-    assert strip.description.endswith(
-        "; the latest full backup failed; full backup 18 h ago (auto), 2 usable"
-    )
+    assert spans(strip.one("path", "ranges").attributes["d"]) == [(0.0, 360.0), (540.0, 720.0)]
+    assert spans(strip.one("path", "full").attributes["d"]) == [(180.0, 183.0)]
+    assert spans(strip.one("path", "failed").attributes["d"]) == [(540.0, 543.0)]
+    told = [text.text for text in row.all("p", "restorable")]
+    assert told[0].startswith("restorable to 10:13, since 04:13; before that")
+    assert told[1] == "the latest full backup failed; full backup 18 h ago (auto), 2 usable"
+    assert strip.attributes["aria-label"] == "; ".join(told)
 
 
 def test_a_moment_at_the_very_end_is_seen() -> None:
-    strip = build_strip(
-        make_window((0, 0)), make_full_backups(make_full(0)), now=NOW, lookback_seconds=DAY
-    )
-    assert strip is not None
-    assert spans(strip.ranges) == [(719.0, 720.0)]
-    assert spans(strip.full_backups) == [(717.0, 720.0)]
+    row = row_of(with_sources(make_ok(), make_window((0, 0)), make_full_backups(make_full(0))))
+    assert spans(row.one("path", "ranges").attributes["d"]) == [(719.0, 720.0)]
+    assert spans(row.one("path", "full").attributes["d"]) == [(717.0, 720.0)]
 
 
 def test_there_is_no_strip_where_nothing_is_known() -> None:
-    assert build_strip(None, None, now=NOW, lookback_seconds=DAY) is None
-    empty = build_strip(make_window(), None, now=NOW, lookback_seconds=DAY)
-    assert empty is not None
-    assert (empty.ranges, empty.full_backups, empty.failed) == ("", "", "")
-    assert empty.description == "nothing to restore to"
+    assert not row_of(with_sources(make_ok())).all("svg", "restores")
+    row = row_of(with_sources(make_ok(), make_window()))
+    assert row.one("p", "restorable").text == "nothing to restore to"
+    assert not row.one("svg", "restores").all("path")
+    assert "can be restored to" not in render(make_ok()).one("footer").text
+
+
+def test_restores_are_told_where_the_backups_could_not_be_read() -> None:
+    row = row_of(with_sources(make_failing(), make_window((DAY, HOUR))))
+    assert row.one("td", "unknown").one("p", "restorable").text.startswith("restorable to 09:13")
+
+
+# The state
+
+
+@pytest.mark.parametrize(
+    ("result", "states"),
+    [
+        (with_sources(make_ok(), make_window((DAY, HOUR))), [State.OK]),
+        (with_sources(make_ok(), make_window((DAY, HOUR + 1))), [State.NOT_RESTORABLE]),
+        (with_sources(make_ok(), make_window()), [State.NOT_RESTORABLE]),
+        # Not known is not bad; a failed source fails no instance.
+        (with_sources(make_ok()), [State.OK]),
+        # That the end of the range stands still follows from the backups that stopped.
+        (with_sources(make_stale(), make_window((DAY, 3 * HOUR))), [State.STALE]),
+        (with_sources(make_stale(), make_window()), [State.STALE, State.NOT_RESTORABLE]),
+        (
+            with_sources(make_empty(), make_window()),
+            [State.NO_BACKUPS, State.NOT_RESTORABLE],
+        ),
+        (
+            with_sources(make_failing(), make_window((DAY, 2 * HOUR))),
+            [State.NOT_RESTORABLE, State.FAILING],
+        ),
+    ],
+)
+def test_what_cannot_be_restored_is_a_state(result: InstanceResult, states: list[State]) -> None:
+    assert judge(result, now=NOW).states == tuple(states)
+
+
+def test_verdict_counts_what_cannot_be_restored() -> None:
+    page = render(make_ok("a"), with_sources(make_ok("b"), make_window()))
+    assert page.one("h1").text == "1 of 2 instances need attention"
+    assert page.one("h1").attributes["class"] == "verdict critical"
+    assert "1 not restorable" in [tally.text for tally in page.all("a", "tally")]
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        (make_window(), "The cloud names not one moment to restore to."),
+        (
+            make_window((DAY, 2 * HOUR)),
+            "Backups arrive, and the cloud offers no restore up",
+        ),
+    ],
+)
+def test_row_that_cannot_be_restored_says_what_to_do(window: RestoreWindow, said: str) -> None:
+    assert row_of(with_sources(make_ok(), window)).one("p", "advice").text.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        ("FROZEN", "frozen"),
+        ("creating", "being created"),
+        ("BUILD", "being created"),
+        ("RESTORING", "being restored"),
+    ],
+)
+@pytest.mark.parametrize("make", [make_stale, make_empty])
+def test_an_instance_that_rightly_has_no_backups_is_said_to_be_that(
+    make: Callable[[], InstanceResult], status: str, word: str
+) -> None:
+    page = render(with_sources(make(), make_window(), status=status))
+    (row,) = instance_rows(page)
+    assert row.one("span", "pill").text == word
+    assert row.one("p", "advice").text == f"No backup is due while the instance is {word}."
+    assert page.one("h1").text == "the only instance is suspended"
+    # The hole is there all the same.
+    assert len(row.all("rect", "gap")) == 1
+    assert page.all("a", "tally")[-1].text == "1 with a hole"
+
+
+def test_suspended_instances_need_no_attention_and_are_not_called_well() -> None:
+    page = render(make_ok("a"), with_sources(make_stale("b"), status="FROZEN"))
+    assert page.one("h1").text == "all 2 instances are well or suspended"
+
+
+def test_status_alone_excuses_nothing_else() -> None:
+    assert judge(with_sources(make_ok(), status="FROZEN"), now=NOW).state is State.OK
+    assert judge(with_sources(make_failing(), status="FROZEN"), now=NOW).state is State.FAILING
+    assert judge(with_sources(make_stale(), status="normal"), now=NOW).state is State.STALE
+
+
+def test_a_source_that_cannot_be_read_is_told_once_for_all_instances() -> None:
+    refused: SourceResult[RestoreWindow] = SourceResult(
+        None, Failure(Reason.FORBIDDEN, "not permitted", "grant gaussdb:instance:list"), None
+    )
+    results = [replace(make_ok(f"db-{number}"), restore_window=refused) for number in range(20)]
+    page = render(*results)
+    (notice,) = page.all("div", "warn")
+    assert notice.one("strong").text == "The restore window of 20 instances cannot be read:"
+    assert "db-0, db-1, db-2 and 17 more" in notice.text
+    assert notice.one("p", "message").text == "forbidden not permitted"
+    assert {judge(result, now=NOW).state for result in results} == {State.OK}
