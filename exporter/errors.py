@@ -45,7 +45,11 @@ class ConfigError(ExporterError):
 
 
 class DeadlineError(ExporterError):
-    """The deadline of the scrape came first."""
+    """The deadline of the scrape came first, while something waited that `waited_for` names."""
+
+    def __init__(self, waited_for: str = "") -> None:
+        super().__init__(f"the deadline came first: it waited for {waited_for or 'an answer'}")
+        self.waited_for = waited_for
 
 
 class ApiError(ExporterError):

@@ -19,7 +19,7 @@ from exporter.models import Instance, Page, TimeRange
 from exporter.transport.background import BackgroundLimiter
 from exporter.transport.failures import error_of
 from exporter.transport.limits import RateLimiter
-from exporter.transport.query import Query
+from exporter.transport.query import Query, Share
 from exporter.transport.retries import with_retries
 from exporter.transport.times import format_time
 from exporter.transport.wire import Wire, host_of
@@ -145,7 +145,6 @@ class ProjectClient:
                 raise parsed
             return parsed
 
-        config = self._wire.config
-        return await with_retries(
-            send, query=query, retries=config.retries, jitter=self._wire.jitter
-        )
+        # Who did not answer last time must not hold its few connections for longer.
+        retries = 0 if query.share is Share.UNANSWERED else self._wire.config.retries
+        return await with_retries(send, query=query, retries=retries, jitter=self._wire.jitter)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from exporter.errors import Reason
 from exporter.models import InstanceResult
 from exporter.scraping.watch import Watch
 
@@ -38,18 +37,15 @@ def log_change(watch: Watch, result: InstanceResult, *, now: float) -> None:
 
 
 def log_listings(results: Sequence[InstanceResult]) -> None:
-    """How far the listings are that the deadline has cut off."""
-    listings = [
-        result.progress
-        for result in results
-        if result.progress is not None
-        and result.failure is not None
-        and result.failure.reason is Reason.DEADLINE
+    """How far the first listings are, which go on behind the scrapes."""
+    waiting = [
+        result for result in results if result.reading is not None and result.reading.count is None
     ]
+    listings = [result.progress for result in waiting if result.progress is not None]
     if listings:
         log.info(
             "first listings go on",
-            instances=len(listings),
+            instances=len(waiting),
             pages_done=sum(progress.pages_done for progress in listings),
             pages_total=sum(progress.pages_total for progress in listings),
         )

@@ -1,16 +1,13 @@
 """What a failed query is called in a result: for people, free of secrets."""
 
+import asyncio
 from collections.abc import Callable
 
 from exporter.errors import ApiError, DeadlineError, Reason
-from exporter.models import Failure
+from exporter.models import Failure, Progress
+from exporter.transport.query import Query
 
-DEADLINE = Failure(
-    Reason.DEADLINE,
-    "the scrape's deadline came before the answer",
-    "raise scrape_timeout in Prometheus, or lower the number of instances (shards); it goes first"
-    " in the next scrape",
-)
+_MORE_TIME = "raise scrape_timeout in Prometheus, or lower the number of instances (shards)"
 
 
 def failure_of(error: ApiError | DeadlineError, redact: Callable[[str], str]) -> Failure:
@@ -18,6 +15,51 @@ def failure_of(error: ApiError | DeadlineError, redact: Callable[[str], str]) ->
     if isinstance(error, DeadlineError):
         return Failure(Reason.DEADLINE, str(error))
     return Failure.of(error, redact)
+
+
+def not_in_time(
+    query: Query,
+    redact: Callable[[str], str],
+    *,
+    waited_for: str = "",
+    progress: Progress | None = None,
+) -> Failure:
+    """Why there is no outcome at the deadline: what failed before it, else how far it was."""
+    if query.trouble is not None:
+        return Failure.of(query.trouble, redact)
+    if query.asking:
+        seconds = asyncio.get_running_loop().time() - query.asking_since
+        return Failure(
+            Reason.DEADLINE,
+            f"asked {query.host}, and no answer for {seconds:.1f} s until the scrape's deadline",
+            "a slow cloud, or a firewall or proxy that drops? With scrape_timeout above api.timeout"
+            " it is told apart; it goes last in the next scrape",
+            host=query.host,
+        )
+    if query.requests:
+        done = (
+            f"page {progress.pages_done} of {progress.pages_total}"
+            if progress is not None and progress.pages_done
+            else f"{query.requests} pages read"
+        )
+        return Failure(
+            Reason.DEADLINE,
+            f"listing under way at the scrape's deadline: {done}",
+            f"{_MORE_TIME}; it goes on from there",
+        )
+    waited_for = waited_for or query.waits_for or "the login of its project"
+    return Failure(
+        Reason.DEADLINE,
+        f"not asked yet at the scrape's deadline: it waited for {waited_for}",
+        f"{_MORE_TIME}; it goes first in the next scrape",
+    )
+
+
+NO_TIME = Failure(
+    Reason.DEADLINE,
+    "the scrape left no time to ask",
+    "Prometheus' scrape_timeout less scrape.timeout_offset must leave a second or more",
+)
 
 
 def mistake(exception: Exception) -> Failure:

@@ -8,7 +8,7 @@ import structlog
 
 from exporter.errors import ApiError, DeadlineError, Reason
 from exporter.models import Failure, InstanceKey, Reading
-from exporter.scraping.failures import DEADLINE, failure_of, mistake
+from exporter.scraping.failures import failure_of, mistake, not_in_time
 from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
@@ -23,33 +23,45 @@ class InFlightQuery:
 
     query: Query
     started: float
-    requests_before: int
-    failed_before: int
+    redact: Callable[[str], str] = str  # takes the secrets out of what the cloud has said
+    requests_before: int = 0
+    failed_before: int = 0
     task: "asyncio.Task[None] | None" = None
     outcome: Reading | Failure | None = None
     finished: float = 0.0
     # Of the instance's meter when it ended: a later query may count on.
     requests_after: int = 0
     failed_after: int = 0
-    # What was known before the whole window was listed anew: serves if that takes too long.
+    # What is known before the whole window is listed: serves if that takes too long.
     early: Reading | None = None
     early_at: float = 0.0
 
     @classmethod
-    def begin(cls, query: Query) -> "InFlightQuery":
+    def begin(cls, query: Query, redact: Callable[[str], str]) -> "InFlightQuery":
         return cls(
             query=query,
+            redact=redact,
             started=asyncio.get_running_loop().time(),
             requests_before=query.meter.requests,
             failed_before=query.meter.failed,
         )
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it is known what is new; the whole window may still be waited for."""
+        return self.early is not None or self.outcome is not None
+
+    def is_older_than(self, seconds: float) -> bool:
+        """Whether its numbers are that old already, and only the whole window is waited for."""
+        age = asyncio.get_running_loop().time() - self.early_at
+        return self.early is not None and age > seconds
 
     def end(self) -> None:
         self.finished = asyncio.get_running_loop().time()
         self.requests_after = self.query.meter.requests
         self.failed_after = self.query.meter.failed
 
-    async def run(self, refresh: Refresh, *, of: InstanceKey, redact: Callable[[str], str]) -> None:
+    async def run(self, refresh: Refresh, *, of: InstanceKey) -> None:
         """Ask, and keep the outcome whatever it is."""
         meter = self.query.meter
         try:
@@ -57,7 +69,7 @@ class InFlightQuery:
         except ApiError as exc:
             if not exc.counted:
                 meter.count_error(exc.reason)
-            self.outcome = failure_of(exc, redact)
+            self.outcome = failure_of(exc, self.redact)
         except Exception as exc:
             log.exception("query broke", project=of.project_id, instance=of.instance_id)
             meter.count_error(Reason.BAD_RESPONSE)
@@ -74,15 +86,15 @@ class InFlightQuery:
         while self.outcome is None:
             try:
                 self.outcome = await refresh(self.query, publish)
-            except DeadlineError:
+            except DeadlineError as exc:
                 # Another scrape may have joined meanwhile, with a later deadline.
                 if self.query.deadline <= loop.time():
-                    self.outcome = DEADLINE
+                    self.outcome = not_in_time(self.query, self.redact, waited_for=exc.waited_for)
 
 
 def cut_off(query: Query) -> InFlightQuery:
     """The query of an instance for which the deadline came before it could be begun."""
-    never = InFlightQuery.begin(query)
-    never.outcome = DEADLINE
+    never = InFlightQuery.begin(query, str)
+    never.outcome = not_in_time(query, str, waited_for="its turn to begin")
     never.end()
     return never

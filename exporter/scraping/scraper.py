@@ -4,8 +4,10 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from exporter.config.schema import Config
+from exporter.errors import Reason
 from exporter.models import (
     Instance,
     InstanceKey,
@@ -16,11 +18,13 @@ from exporter.models import (
     View,
 )
 from exporter.scraping.changes import log_listings
-from exporter.scraping.collecting import collect
+from exporter.scraping.collecting import SHARED_SECONDS, Span, collect
 from exporter.scraping.in_flight import InFlightQuery, cut_off
+from exporter.scraping.listings import WindowListings
 from exporter.scraping.project import Project
+from exporter.scraping.turns import in_turn
 from exporter.scraping.watch import Watch, Watches
-from exporter.transport.query import Query
+from exporter.transport.query import Query, Share
 
 # Each query begins with work of its own: many at once would keep the loop from the first answers.
 _STARTED_AT_ONCE = 20
@@ -50,8 +54,10 @@ class Scraper:
         )
         # All queries under way, those that nobody waits for any longer among them.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listings = WindowListings(is_busy=self._is_asking)
         self._closed = False
-        self._sequence = itertools.count()
+        self._turns = itertools.count()
+        self._new: dict[str, dict[InFlightQuery, None]] = {}  # by project: what is new is asked
         self._last: Snapshot | None = None  # of all instances
         self._newest: Snapshot | None = None  # of a probe too
         self._last_begun = self._newest_begun = float("-inf")
@@ -85,6 +91,7 @@ class Scraper:
     def adopt(self, previous: "Scraper") -> None:
         """Go on with what `previous` knows of the instances that have not changed."""
         self._watches.adopt(previous._watches)
+        self._turns = previous._turns
         self._newest = previous._newest
 
     async def scrape(self, seconds: float, only: InstanceKey | None = None) -> Snapshot:
@@ -95,7 +102,7 @@ class Scraper:
         """
         loop = asyncio.get_running_loop()
         started, begun = self._clock(), loop.time()
-        deadline = begun + max(0.0, seconds)
+        span = Span(begun, deadline := begun + max(0.0, seconds))
         if only is None and self._is_fresh(started):
             assert self._last is not None
             return self._last
@@ -106,10 +113,10 @@ class Scraper:
         if tasks:
             await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
         waited = time.perf_counter()
-        snapshot = await self._collect(queries, started, begun, deadline)
-        if begun >= self._newest_begun:  # not where a later scrape was faster
+        snapshot = await self._collect(queries, started, span)
+        if begun >= self._newest_begun and span.is_enough:  # not where a later scrape was faster
             self._newest, self._newest_begun = snapshot, begun
-        if only is None and begun >= self._last_begun:
+        if only is None and begun >= self._last_begun and not _was_cut_short(snapshot):
             self._last, self._last_begun = snapshot, begun
         log_listings(snapshot.results)
         self.collecting_seconds = time.perf_counter() - waited
@@ -156,15 +163,14 @@ class Scraper:
         self,
         queries: Mapping[Watch, InFlightQuery],
         started: float,
-        begun: float,
-        deadline: float,
+        span: Span,
     ) -> Snapshot:
         loop = asyncio.get_running_loop()
         results = []
         for i, (watch, in_flight) in enumerate(queries.items(), start=1):
             if self._watches.is_current(watch):
-                results.append(collect(watch, in_flight, begun=begun, deadline=deadline))
-            if i % _COLLECTED_AT_ONCE == 0 and loop.time() < deadline:
+                results.append(collect(watch, in_flight, span))
+            if i % _COLLECTED_AT_ONCE == 0 and loop.time() < span.deadline:
                 await asyncio.sleep(0)
         order = {key: i for i, key in enumerate(self._watches.keys())}
         # One may have gone during the turns of the loop.
@@ -177,19 +183,25 @@ class Scraper:
         return 0 <= age < self._config.scrape.min_interval
 
     def _in_order(self, only: InstanceKey | None) -> list[Watch]:
-        """Those that the last scrapes cut off first, the longest unanswered before the others."""
         if only is not None:
             watch = self._watches.get(only)
             return [watch] if watch is not None else []
-        return sorted(self._watches, key=lambda watch: -watch.cut_off)
+        return in_turn(self._watches)
 
     def _join(self, watch: Watch, deadline: float) -> InFlightQuery:
         in_flight = watch.in_flight
-        if in_flight is not None:
+        if in_flight is not None and not in_flight.is_older_than(SHARED_SECONDS):
             in_flight.query.deadline = max(in_flight.query.deadline, deadline)
             return in_flight
-        query = Query(deadline=deadline, priority=next(self._sequence), meter=watch.meter)
-        in_flight = watch.in_flight = InFlightQuery.begin(query)
+        query = Query(
+            deadline=deadline,
+            priority=next(self._turns),
+            share=Share.UNANSWERED if watch.is_unanswered else Share.NEW,
+            meter=watch.meter,
+        )
+        in_flight = watch.in_flight = InFlightQuery.begin(query, self._redact)
+        if query.share is Share.NEW:
+            self._new.setdefault(watch.instance.project_id, {})[in_flight] = None
         in_flight.task = asyncio.create_task(self._run(watch, in_flight))
         self._tasks.add(in_flight.task)
         in_flight.task.add_done_callback(self._tasks.discard)
@@ -202,12 +214,30 @@ class Scraper:
 
     async def _run(self, watch: Watch, in_flight: InFlightQuery) -> None:
         try:
-            await in_flight.run(watch.refresh, of=watch.instance.key, redact=self._redact)
+            refresh = partial(watch.refresh, listings=self._listings)
+            await in_flight.run(refresh, of=watch.instance.key)
         finally:
             if watch.in_flight is in_flight:
                 watch.in_flight = None
+            self._new.get(watch.instance.project_id, {}).pop(in_flight, None)
+            self._listings.start(watch.instance.project_id)
         if isinstance(in_flight.outcome, Reading):
             watch.last_success = watch.clock()
+
+    def _is_asking(self, project: str) -> bool:
+        """Whether an instance of the project still waits to be asked what is new."""
+        queries = self._new.get(project, {})
+        answered = []
+        for in_flight in queries:
+            if in_flight.is_answered:
+                answered.append(in_flight)
+            elif in_flight.query.is_waiting:
+                break
+        else:
+            queries = {}
+        for in_flight in answered:
+            self._new[project].pop(in_flight)
+        return bool(queries)
 
     def _project_results(self) -> list[ProjectResult]:
         return [project.result(self._redact) for project in self.projects.values()]
@@ -234,16 +264,26 @@ class Scraper:
         )
 
     async def drain(self) -> None:
-        """Wait until no query is under way."""
+        """Wait until no query is under way. Listings end: who took over goes on with them."""
+        await self._listings.aclose()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def aclose(self) -> None:
         """Stop all queries and wait for their end."""
         self._closed = True
+        await self._listings.aclose()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for project in self.projects.values():
             if project.discovery is not None:
                 await project.discovery.aclose()
+
+
+def _was_cut_short(snapshot: Snapshot) -> bool:
+    """Whether another scrape, with more time, could have learned more."""
+    return any(
+        result.failure is not None and result.failure.reason is Reason.DEADLINE
+        for result in snapshot.results
+    )

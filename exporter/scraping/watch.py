@@ -1,6 +1,7 @@
 """Which instances there are, and what is remembered of each from scrape to scrape."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import is_
@@ -9,14 +10,17 @@ from exporter.backups.sync import InstanceSync
 from exporter.cloud.answers import FoundInstance
 from exporter.cloud.discovery import Discovery
 from exporter.config.schema import Config
-from exporter.errors import Reason
+from exporter.errors import ApiError, Reason
 from exporter.models import Instance, InstanceKey, InstanceResult, Reading
 from exporter.scraping.in_flight import InFlightQuery
+from exporter.scraping.listings import WindowListing, WindowListings
 from exporter.scraping.project import Project, origin_of
 from exporter.scraping.shard import shard_of
 from exporter.transport.clock import CloudClock
 from exporter.transport.query import Meter, Query
 
+# Reasons that pass by themselves: a window that could not be listed for one of them is tried again.
+PASSING = frozenset({Reason.THROTTLED, Reason.SERVER, Reason.TIMEOUT, Reason.NETWORK})
 # One answer may show that the clock is wrong, the next that it was that answer.
 _CLOCK_TRIES = 4
 
@@ -30,7 +34,9 @@ class Watch:
     clock: CloudClock
     meter: Meter = field(default_factory=Meter)
     in_flight: InFlightQuery | None = None
-    cut_off: int = 0  # how many scrapes in a row
+    listing: WindowListing = field(default_factory=WindowListing)
+    last_turn: int = -1  # which one it was when it was last asked; they only grow
+    is_unanswered: bool = False  # it was asked then, and did not answer
     last_success: float | None = None
     last_reading: Reading | None = None
     last_end: float | None = None
@@ -39,14 +45,32 @@ class Watch:
     result: InstanceResult | None = None
     result_begun: float = float("-inf")
 
-    async def refresh(self, query: Query, publish: Callable[[Reading], None]) -> Reading:
-        """What is new, which goes to `publish` where the whole window is listed behind it."""
+    async def refresh(
+        self, query: Query, publish: Callable[[Reading], None], listings: WindowListings
+    ) -> Reading:
+        """What is new. Where the whole window is due as well, that goes to `publish`, and the
+        numbers follow when it is listed.
+
+        A first listing that cannot be read fails the instance; one anew may fail for a while.
+        """
         reading = await self._ask(query)
         if not self.sync.is_listing_due():
             return reading
         publish(reading)
-        await self.sync.list_window(query)
-        return await self._ask(query)
+        is_listed = await listings.listed(
+            self.listing,
+            self.sync,
+            instance=self.instance,
+            meter=self.meter,
+            latest_end=reading.latest_end,
+        )
+        if is_listed:
+            with contextlib.suppress(ApiError):
+                return await self._ask(query)
+        error = self.listing.error
+        if error is not None and error.reason not in PASSING and not self.sync.is_listed():
+            raise error
+        return reading
 
     async def _ask(self, query: Query) -> Reading:
         """What is new by the cloud's clock: asked again where an answer has shown meanwhile that
@@ -58,10 +82,25 @@ class Watch:
                 break
         return reading
 
+    def had_its_turn(self, query: Query, reason: Reason | None, *, begun: float) -> None:
+        """Remember whether it was asked in the scrape that began then, and whether it answered.
+
+        Whom a rate limit kept from it was not asked, nor who was asked too late to answer.
+        """
+        if query.requests == 0 or reason is Reason.THROTTLED:
+            return
+        if reason is Reason.DEADLINE:
+            now = asyncio.get_running_loop().time()
+            if not query.asking or query.asking_since - begun > (now - begun) / 2:
+                return
+        self.last_turn = query.priority
+        self.is_unanswered = reason in (Reason.TIMEOUT, Reason.DEADLINE)
+
     def take_over(self, before: "Watch") -> None:
         """Go on with what an earlier configuration's watch knows."""
         self.meter = before.meter
         self.last_success = before.last_success
+        self.last_turn, self.is_unanswered = before.last_turn, before.is_unanswered
         self.failing_since = before.failing_since
         self.failing_reason = before.failing_reason
         if self.sync.origin != before.sync.origin:
@@ -150,9 +189,10 @@ class Watches:
         self._found = found
         wanted = {instance.key: instance for instance in self._wanted()}
         for key in self._by_key.keys() - wanted.keys():
-            in_flight = self._by_key.pop(key).in_flight
-            if in_flight is not None and in_flight.task is not None:
-                in_flight.task.cancel()
+            gone = self._by_key.pop(key)
+            gone.listing.cancel()
+            if gone.in_flight is not None and gone.in_flight.task is not None:
+                gone.in_flight.task.cancel()
         for key, instance in wanted.items():
             watch = self._by_key.get(key)
             if watch is None:

@@ -157,7 +157,7 @@ class RateLimiter:
         ):
             return self._send(query.share, now)
         if now >= query.deadline:
-            raise DeadlineError(f"the deadline came first: waits for {self._obstacle(query)}")
+            raise DeadlineError(self._obstacle(query))
         future: asyncio.Future[Permit] = loop.create_future()
         waiter = (query.rank, next(self._order), query, future)
         heapq.heappush(self._waiters[query.share], waiter)

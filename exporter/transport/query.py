@@ -41,9 +41,9 @@ class Query:
     """One query of an instance, or another errand, on its way through the limits.
 
     `deadline` is in the event loop's time. Waiting ends there; a request that was sent goes on.
-    The first request of each query goes before the further ones of all. Then lower `priority`
-    goes first: all pages of one instance before those of the next. What is in the `background`
-    is asked of an API that no other query needs, and has time.
+    Of what is new the first request of each query goes before the further ones. Then lower
+    `priority` goes first: all pages of one instance before those of the next. What is in the
+    `background` is asked of an API that no other query needs, and has time.
     """
 
     deadline: float = float("inf")
@@ -56,6 +56,7 @@ class Query:
     trouble: ApiError | None = None  # of the request of it that failed last
     # Of the requests that are under way: how many, since when, and whom they ask.
     asking: int = 0
+    is_sleeping: bool = False  # before another try
     asking_since: float = 0.0
     host: str = ""
     _waits: "dict[asyncio.Future[Any], Callable[[], str]]" = field(default_factory=dict)
@@ -66,12 +67,17 @@ class Query:
 
     @property
     def rank(self) -> Rank:
-        return self.requests > 0, self.priority
+        return self.requests > 0 and self.share is Share.NEW, self.priority
 
     @property
     def waits_for(self) -> str:
         """What keeps its next request from being sent; empty if nothing of this place does."""
         return next((tell() for tell in self._waits.values()), "")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for its turn, or for what comes before that."""
+        return not self.asking and not self.is_sleeping
 
     @contextlib.contextmanager
     def sending(self, host: str) -> Iterator[None]:
@@ -105,9 +111,11 @@ class Query:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         timer = loop.call_later(seconds, _wake, future)
+        self.is_sleeping = True
         try:
             await self.wait(future)
         finally:
+            self.is_sleeping = False
             timer.cancel()
 
     def has_time_for(self, seconds: float) -> bool:
@@ -117,7 +125,7 @@ class Query:
         """End all waiting: the deadline has come."""
         for future, tell in self._waits.items():
             if not future.done():
-                future.set_exception(DeadlineError(f"the deadline came first: waits for {tell()}"))
+                future.set_exception(DeadlineError(tell()))
 
 
 def _wake(future: "asyncio.Future[None]") -> None:

@@ -139,7 +139,7 @@ async def test_who_waits_can_tell_what_for(clock: Clock) -> None:
         "the end of the silence after a 429, in 30 s",
     ]
     late.expire()
-    with pytest.raises(DeadlineError, match="waits for its turn, 2 requests a second"):
+    with pytest.raises(DeadlineError, match="waited for its turn, 2 requests a second"):
         await limited.tasks[2]
     assert late.waits_for == ""
     for requests in (busy, hanging, limited, silent):
