@@ -4,13 +4,12 @@ What serves is loaded by the one who asks for it: `--version` needs none of it.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from exporter.command.flags import parse_arguments
 from exporter.errors import ConfigError
-from exporter.reporting.streams import complain, open_closed, print_out
+from exporter.reporting.streams import complain, leave, open_closed, print_out
 from exporter.shipped import read_dashboard, read_rules
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -19,7 +18,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 def entry_point() -> NoReturn:
     """What the console script calls."""
     open_closed()
-    sys.exit(main())
+    leave(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The program from the outside: flags, exit codes, what goes to which stream."""
 
 import asyncio
+import fcntl
 import os
 import pty
 import re
@@ -734,3 +735,33 @@ def test_a_demo_whose_port_is_taken_says_how_to_take_another(
         f" program; stop it or choose another port: make demo PORT={port + 1}, or"
         f" --web.listen-address 127.0.0.1:{port + 1}\n"
     )
+
+
+# A log that nobody reads ------------------------------------------------------------------------
+
+
+def test_a_log_that_nobody_reads_does_not_keep_the_program_from_ending() -> None:
+    """SIGTERM ended nothing while a log driver stalled."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    program = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "exporter", "--demo"),
+            *("--log.level=debug", "--web.listen-address=127.0.0.1:0"),
+        ],
+        stderr=writer,
+        stdout=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        said = ""
+        while (listening := re.search(r"msg=listening address=(\S+) .*\n", said)) is None:
+            said += os.read(reader, 1024).decode()
+        for _ in range(6):  # each request of these scrapes is a line
+            assert get(f"http://{listening[1]}/metrics")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(timeout=60) == 0
+    finally:
+        program.kill()
+        program.wait()
+        os.close(reader)

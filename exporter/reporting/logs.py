@@ -12,7 +12,24 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from exporter.reporting import streams
 from exporter.reporting.redaction import RedactSecrets, SecretRegistry
+
+# How long to wait at the end for what is still to be written.
+_LAST_WORDS_SECONDS = 2.0
+
+
+class _Listener(logging.handlers.QueueListener):
+    """Writes in a thread of its own; its end does not depend on somebody reading the log."""
+
+    def stop(self) -> None:
+        if (thread := self._thread) is None:
+            return
+        self.enqueue_sentinel()
+        thread.join(_LAST_WORDS_SECONDS)
+        self._thread = None
+        if thread.is_alive():
+            streams.give_up()
 
 
 class _Queue(logging.handlers.QueueHandler):
@@ -33,13 +50,14 @@ def logging_to(
     """Send our own events and the libraries' warnings to `stream` (None: stderr) in one form.
 
     They are written by a thread of their own: a thousand instances that start to fail at once
-    must not delay the answer of the scrape. All that was logged is written when the block ends.
+    must not delay the answer of the scrape. All that was logged is written when the block ends,
+    unless nobody reads it.
     """
     number = logging.WARNING if level == "warn" else logging.getLevelNamesMapping()[level.upper()]
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     writer = logging.StreamHandler(stream or sys.stderr)
     writer.setFormatter(_formatter(log_format, registry))
-    listener = logging.handlers.QueueListener(records, writer)
+    listener = _Listener(records, writer)
     root = logging.getLogger()
     before = root.handlers[:], root.level
     root.handlers[:] = [_Queue(records)]
