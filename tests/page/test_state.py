@@ -7,7 +7,7 @@ import yaml
 
 from exporter.errors import Reason
 from exporter.models import InstanceResult, Progress, Reading
-from exporter.page.state import State, judge
+from exporter.page.state import Severity, State, judge
 from tests.page.making import (
     DAY,
     HOUR,
@@ -128,6 +128,15 @@ def test_severities_are_those_of_the_alerts() -> None:
     }
     for alert in named.values():
         assert (ROOT / "docs" / "runbooks" / f"{alert}.md").is_file()
+
+
+def test_every_state_is_explained_in_the_documents() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    table = text.partition("## The states of an instance")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()]
+    severities = {Severity.CRITICAL: "critical", Severity.WARNING: "warning"}
+    told = [[state.value, severities.get(state.severity, "")] for state in State]
+    assert [row for row in rows if row[:1] not in ([], ["---"], ["state"])] == told
 
 
 def test_worst_come_first_in_the_order_of_severity_and_then_names() -> None:
