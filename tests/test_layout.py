@@ -100,10 +100,12 @@ BORDERS = {
     "pydantic_core": {"config.problems", "config.scalars", "web.web_config"},
     "starlette": {
         "web.app",
+        "web.answers",
         "web.basic_auth",
         "web.guard",
         "web.lifecycle",
         "web.pages",
+        "web.routing",
         "web.scrapes",
         "web.server",
         "web.targets",
@@ -142,6 +144,7 @@ PURE = {
     "scraping.shard",
     "transport.json_body",
     "web.client_hello",
+    "web.request_head",
 }
 DOING = {"asyncio", "os", "pathlib", "socket", "ssl", "subprocess", "threading", "time"}
 

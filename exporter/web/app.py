@@ -1,11 +1,11 @@
 """The exporter over HTTP: which path is whose."""
 
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from exporter.assembly import Exporter
 from exporter.web.lifecycle import Lifecycle
 from exporter.web.pages import Pages
+from exporter.web.routing import Elsewhere, get, post
 from exporter.web.scrapes import Scrapes
 from exporter.web.targets import ServiceDiscovery
 
@@ -17,14 +17,16 @@ def create_app(
     scrapes = Scrapes(exporter)
     pages = Pages(exporter, telemetry_path=telemetry_path)
     lifecycle = Lifecycle(exporter, may_reload=enable_lifecycle)
-    return Starlette(
-        routes=[
-            Route(telemetry_path, scrapes.metrics),
-            Route("/probe", scrapes.probe),
-            Route("/sd", ServiceDiscovery(exporter).targets),
-            Route("/", pages.status),
-            Route("/-/healthy", lifecycle.healthy),
-            Route("/-/ready", lifecycle.ready),
-            Route("/-/reload", lifecycle.reload, methods=["POST"]),
-        ]
-    )
+    routes = [
+        get(telemetry_path, scrapes.metrics),
+        get("/probe", scrapes.probe),
+        get("/sd", ServiceDiscovery(exporter).targets),
+        get("/", pages.status),
+        get("/-/healthy", lifecycle.healthy),
+        get("/-/ready", lifecycle.ready),
+        post("/-/reload", lifecycle.reload),
+    ]
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False
+    app.router.default = Elsewhere(routes)
+    return app

@@ -14,11 +14,12 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from exporter.web.password_checks import Client, OverloadedError, PasswordChecks
+from exporter.web.repeats import Repeats
+
 log = structlog.get_logger(__name__)
 
 MAX_REMEMBERED = 100
-MAX_CHECKS_AT_ONCE = 2
-MAX_CHECKS_WAITING = 32
 # What bcrypt looks at. The library raises above it; htpasswd and exporter-toolkit cut.
 MAX_PASSWORD_BYTES = 72
 
@@ -32,65 +33,61 @@ class BasicAuth:
     `users` maps names to bcrypt hashes and is called for each request; where it is empty, everybody
     is let through. Every path is guarded, the health endpoints too, as exporter-toolkit does.
 
-    A check takes bcrypt's tens of milliseconds of CPU, in a thread. Passwords that were right are
-    remembered, as keyed digests, so that each scrape does not pay. Wrong ones are not: a flood of
-    them is bounded by `MAX_CHECKS_AT_ONCE`, and what waits over `MAX_CHECKS_WAITING` gets 503. A
-    user that does not exist costs what one that does would.
+    A check takes bcrypt's tens of milliseconds of CPU, in a thread. What it said of a password is
+    remembered, as a keyed digest: who was right before does not wait behind those who are wrong,
+    and the same wrong one again costs nothing. A user that does not exist costs what one that does
+    would. Checks have an order and an end (`PasswordChecks`); what is over it gets 503.
     """
 
     def __init__(self, app: ASGIApp, users: Callable[[], Mapping[str, str]]) -> None:
         self._app = app
         self._users = users
         self._digest_key = os.urandom(32)
-        self._remembered: OrderedDict[bytes, None] = OrderedDict()
-        self._checking = asyncio.Semaphore(MAX_CHECKS_AT_ONCE)
-        self._waiting = 0
+        self._right = _Remembered()
+        self._wrong = _Remembered()
+        self._checks = PasswordChecks()
+        self._repeats = Repeats()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        users = self._users()
-        credentials = _parse_credentials(Headers(scope=scope).get("authorization"))
+        users = self._users() if scope["type"] == "http" else {}
         if not users:
             await self._app(scope, receive, send)
-        elif credentials is None:
-            await _unauthorized(scope, receive, send)
-        elif self._is_remembered(users, *credentials):
-            await self._app(scope, receive, send)
-        elif self._waiting >= MAX_CHECKS_WAITING:
-            log.warning("password check refused, too many wait", client=scope.get("client"))
-            await _overloaded(scope, receive, send)
-        elif await self._check(users, *credentials):
-            await self._app(scope, receive, send)
-        else:
-            # Not the user: people type their password into the wrong field.
-            log.debug("password refused", client=scope.get("client"))
-            await _unauthorized(scope, receive, send)
-
-    def _is_remembered(self, users: Mapping[str, str], user: str, password: bytes) -> bool:
-        digest = self._digest(user, users.get(user, ""), password)
-        if digest not in self._remembered:
-            return False
-        self._remembered.move_to_end(digest)
-        return True
-
-    async def _check(self, users: Mapping[str, str], user: str, password: bytes) -> bool:
-        password_hash = users.get(user)
-        self._waiting += 1
+            return
+        client: Client = tuple(scope.get("client") or ("", 0))
+        credentials = _parse_credentials(Headers(scope=scope).get("authorization"))
         try:
-            async with self._checking:
-                right = await asyncio.to_thread(
-                    _matches, password, password_hash or self._dummy_hash(users, user)
-                )
-        finally:
-            self._waiting -= 1
-        if not right or password_hash is None:
+            is_right = credentials is not None and await self._check(users, client, *credentials)
+        except OverloadedError:
+            if times := self._repeats.count("overloaded"):
+                log.warning("password checks refused, too many wait", client=client[0], times=times)
+            await _overloaded(scope, receive, send)
+            return
+        if is_right:
+            await self._app(scope, receive, send)
+            return
+        # Not the user: people type their password into the wrong field.
+        if credentials is not None and (times := self._repeats.count("wrong", client[0])):
+            log.warning("password refused", client=client[0], times=times)
+        await _unauthorized(scope, receive, send)
+
+    async def _check(
+        self, users: Mapping[str, str], client: Client, user: str, password: bytes
+    ) -> bool:
+        password_hash = users.get(user)
+        digest = self._digest(user, password_hash or "", password)
+        if digest in self._right:
+            return True
+        if digest in self._wrong:
             return False
-        self._remembered[self._digest(user, password_hash, password)] = None
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
-        return True
+        matches = await self._checks.run(
+            client,
+            lambda: asyncio.to_thread(
+                _matches, password, password_hash or self._dummy_hash(users, user)
+            ),
+        )
+        is_right = matches and password_hash is not None
+        (self._right if is_right else self._wrong).add(digest)
+        return is_right
 
     def _dummy_hash(self, users: Mapping[str, str], user: str) -> str:
         """Costs what one of the users' hashes costs, always the same one for the same name."""
@@ -104,6 +101,24 @@ class BasicAuth:
             digest.update(len(part).to_bytes(8))
             digest.update(part)
         return digest.digest()
+
+
+class _Remembered:
+    """The last digests of one kind."""
+
+    def __init__(self) -> None:
+        self._digests: OrderedDict[bytes, None] = OrderedDict()
+
+    def __contains__(self, digest: bytes) -> bool:
+        if digest not in self._digests:
+            return False
+        self._digests.move_to_end(digest)
+        return True
+
+    def add(self, digest: bytes) -> None:
+        self._digests[digest] = None
+        if len(self._digests) > MAX_REMEMBERED:
+            self._digests.popitem(last=False)
 
 
 def _matches(password: bytes, password_hash: str) -> bool:

@@ -1,22 +1,39 @@
 """One client's connection: what it may take, and until when it has to do something."""
 
 import asyncio
+import functools
 import math
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from exporter.web.answers import BoundedAnswers
+from exporter.web.request_head import (
+    RefusedError,
+    announced_body,
+    check_expectation,
+    check_host,
+    check_version,
+    split_target,
+)
+
 log = structlog.get_logger(__name__)
+
+# Of a client that goes on talking though it was refused.
+_MOST_DROPPED_BYTES = 4 * 1024 * 1024
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30} ")
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What one client may take.
+    """What one client may take, and `answers_bytes` what all may together.
 
     `connections` is a ceiling: at it, the connection that has been waiting longest for a request is
     closed for each new one, so that a scrape always gets in. Therefore idle connections may be kept
@@ -28,14 +45,22 @@ class ClientLimits:
     handshake_seconds: float = 10.0
     request_seconds: float = 10.0  # from the first byte, or from the start, to the whole request
     idle_seconds: float = 330.0
-    write_seconds: float = 60.0  # a response that the client does not read
-    head_bytes: int = 64 * 1024
+    write_seconds: float = 60.0  # an answer that the client does not read
+    linger_seconds: float = 1.0  # for a client that was refused to read why
+    target_bytes: int = 8 * 1024  # RFC 9110, 4.1, recommends as much
+    head_bytes: int = 32 * 1024
+    header_lines: int = 100
     body_bytes: int = 64 * 1024
     pipelined_requests: int = 16
+    answers_bytes: int = 64 * 1024 * 1024
 
 
 class ClientConnection(HttpToolsProtocol):
-    """uvicorn's connection, which knows until when its client has to do something."""
+    """uvicorn's connection, which knows what its client may do and until when.
+
+    A message that is refused is answered in its turn, after those before it; whatever follows it
+    is not looked at, and the connection ends.
+    """
 
     def __init__(
         self,
@@ -44,8 +69,10 @@ class ClientConnection(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         limits: ClientLimits,
+        answers: BoundedAnswers,
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state)
+        self.app = functools.partial(answers.serve, self._abort)
         self._limits = limits
         # Since when there is no request to answer; infinity while there is one.
         self.waiting_since = math.inf
@@ -54,11 +81,22 @@ class ClientConnection(HttpToolsProtocol):
         self._is_idle = False
         self._reading_head = True
         self._request_complete = False
+        self._refused: RefusedError | None = None
+        self._is_deaf = False  # what comes is not looked at any more
+        self._dropped_bytes = 0
+        self._unanswered = 0  # requests whose answer is not complete
+        self._message_bytes = 0  # of the message that is being read, in whatever part
         self._head_bytes = 0
+        self._header_lines = 0
         self._body_bytes = 0
 
     def is_overdue(self, now: float) -> bool:
         return now >= min(self._request_deadline, self._write_deadline)
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+    # Reading
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -67,51 +105,157 @@ class ClientConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        if self._is_deaf:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > _MOST_DROPPED_BYTES:
+                self.transport.abort()
+            return
         if self._is_idle:
             self._is_idle = False
             self._wait(self._limits.request_seconds)
+        is_first = self._message_bytes == 0
+        self._message_bytes += len(data)
+        while data and not self._is_deaf:
+            try:
+                self.parser.feed_data(data)
+                self._check_message_bytes()
+                return
+            except httptools.HttpParserUpgrade as exc:
+                # Nothing else is spoken here: the request is answered as it is.
+                data = data[exc.args[0] or len(data) :]
+            except httptools.HttpParserInvalidMethodError:
+                if is_first and _METHOD.match(data):
+                    self._refuse(RefusedError(501, "This method is not known here."))
+                else:
+                    self._refuse(RefusedError(400, "This is not HTTP."))
+            except httptools.HttpParserError as exc:
+                cause = exc.__context__
+                if not isinstance(cause, RefusedError):
+                    cause = RefusedError(400, f"This is not HTTP: {exc}.")
+                self._refuse(cause)
+            except RefusedError as exc:
+                self._refuse(exc)
+
+    def _check_message_bytes(self) -> None:
+        """For what the parser keeps to itself: parts of lines, trailers, chunks' extensions."""
+        head = self._limits.target_bytes + self._limits.head_bytes
         if self._reading_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._reading_head and self._head_bytes > self._limits.head_bytes:
-            self.send_400_response("Request head too large.")
+            if self._message_bytes > head:
+                raise RefusedError(431, "The request's head is too large.")
+        elif self._message_bytes > head + 4 * self._limits.body_bytes:
+            raise RefusedError(413, "The request is too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if len(self.pipeline) >= self._limits.pipelined_requests:
+            # The last one says that the connection ends, and the client asks again for the others.
+            self.pipeline[0][0].keep_alive = False
+            self._is_deaf = True
+            raise RefusedError(503, "Too many requests at once.")
         self._request_complete = False
-        self._body_bytes = 0
+        self._head_bytes = self._header_lines = self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self._limits.target_bytes:
+            raise RefusedError(414, "The request's target is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value)
+        self._header_lines += 1
+        if (
+            self._head_bytes > self._limits.head_bytes
+            or self._header_lines > self._limits.header_lines
+        ):
+            raise RefusedError(431, "The request's header fields are too large, or too many.")
+        if self._reading_head:  # trailers are nobody's
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        # httptools turns what is raised here into a 400.
-        if head_bytes > self._limits.head_bytes:
-            raise ValueError("request head too large")
-        if len(self.pipeline) >= self._limits.pipelined_requests:
-            raise ValueError("too many requests at once")
+        version = self.parser.get_http_version()
+        check_version(version)
+        check_host(version, self.headers)
+        method = self.parser.get_method().decode("ascii")
+        self.url, host = split_target(method, self.url)
+        if host is not None:
+            self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
+        self.expect_100_continue = check_expectation(version, self.headers)
+        if announced_body(self.headers) > self._limits.body_bytes:
+            raise RefusedError(413, "The request's body is too large.")
         self._reading_head = False
         super().on_headers_complete()
+        self._unanswered += 1
+        if self.expect_100_continue:
+            # Whether a body follows the answer is the client's to decide: nothing can be told apart
+            # after it.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.body_bytes:
-            raise ValueError("request body too large")
+            raise RefusedError(413, "The request's body is too large.")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._request_complete = True
         self._reading_head = True
-        self._head_bytes = 0
+        self._message_bytes = 0
         self._request_deadline = self.waiting_since = math.inf
         if self.cycle is not None and self.cycle.response_complete:
             self._become_idle()
 
+    # Refusing
+
+    def _refuse(self, refused: RefusedError) -> None:
+        log.debug("request refused", client=self.client, status=refused.status, text=refused.text)
+        if not self._is_deaf:
+            self._is_deaf = True
+            self._refused = refused
+        if not self._reading_head:
+            self._drop_cycle()
+        self._request_deadline = self.waiting_since = math.inf
+        self._answer_refused()
+
+    def _drop_cycle(self) -> None:
+        """The message has begun to be answered, or waits for its turn, when its body is refused."""
+        if self.pipeline:
+            self.pipeline.popleft()
+            self._unanswered -= 1
+        elif not self.cycle.response_started:
+            self.cycle.disconnected = True  # what the application says is not sent
+            self.cycle.message_event.set()
+            self._unanswered -= 1
+        else:  # the client has its answer, or a part of it
+            self._refused = None
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
+
+    def _answer_refused(self) -> None:
+        if self._refused is None or self._unanswered or self.transport.is_closing():
+            return
+        self.transport.write(self._refused.response(self.server_state.default_headers))
+        self._refused = None
+        # Closed at once, what the client still says would be answered by a reset, and the answer be
+        # lost with it (RFC 9112, 9.6).
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._wait(self._limits.linger_seconds)
+
+    # Answering
+
     def on_response_complete(self) -> None:
         has_next = bool(self.pipeline)
+        self._unanswered -= 1
         super().on_response_complete()
         self._unset_keepalive_if_required()  # the deadlines here take its place
+        if not self.flow.write_paused:
+            self._write_deadline = math.inf
         if self.transport.is_closing():
             self._wait(self._limits.write_seconds)  # until the client has read it
+        elif self._refused is not None:
+            self._answer_refused()
         elif has_next:
             pass
         elif self._request_complete:
@@ -121,11 +265,13 @@ class ClientConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_deadline = time.monotonic() + self._limits.write_seconds
+        if self._write_deadline == math.inf:
+            self._write_deadline = time.monotonic() + self._limits.write_seconds
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._write_deadline = math.inf
+        if self.cycle is None or self.cycle.response_complete:
+            self._write_deadline = math.inf
 
     def _become_idle(self) -> None:
         self._is_idle = True

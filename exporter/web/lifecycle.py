@@ -30,6 +30,10 @@ class Lifecycle:
             return PlainTextResponse(
                 "reloading over HTTP is off: start with --web.enable-lifecycle\n", status_code=403
             )
+        if comes_from_another_site(request):
+            return PlainTextResponse(
+                "refused: a page of another site has sent this\n", status_code=403
+            )
         try:
             await self._exporter.reload()
         except ConfigError as exc:
@@ -39,3 +43,17 @@ class Lifecycle:
                 status_code=500,
             )
         return PlainTextResponse("configuration reloaded\n")
+
+
+def comes_from_another_site(request: Request) -> bool:
+    """Whether a browser sends this for a page that is not ours: the person in front of it may be
+    allowed to reload, that page is not."""
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return True
+    origin = request.headers.get("origin")
+    if origin is None:
+        return False
+    scheme, _, page = origin.lower().partition("://")
+    default_port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    host = request.headers.get("host", "").lower()
+    return page.removesuffix(default_port) != host.removesuffix(default_port)

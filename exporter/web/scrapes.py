@@ -15,6 +15,8 @@ from exporter.exposition.metrics import Exposition, Registries, SnapshotCollecto
 _SCRAPE_TIMEOUT_HEADER = "x-prometheus-scrape-timeout-seconds"
 # What rendering takes of an instance's share of the deadline before it was measured.
 _RENDER_SECONDS_PER_INSTANCE = 0.001
+# One is rendered as fast alone; each takes a few times its size of memory.
+RENDERED_AT_ONCE = 2
 
 
 def scrape_seconds(header: str | None, config: ScrapeConfig) -> float:
@@ -35,6 +37,7 @@ class Renderer:
     def __init__(self) -> None:
         self._seconds_per_instance = _RENDER_SECONDS_PER_INSTANCE
         self.last = LastExpositions()
+        self._rendering = asyncio.Semaphore(RENDERED_AT_ONCE)
 
     def reserve(self, instances: int) -> float:
         return instances * self._seconds_per_instance
@@ -49,13 +52,14 @@ class Renderer:
     ) -> Exposition:
         """`spent_seconds`: what the scrape took already after its deadline."""
         started = time.perf_counter()
-        exposition = await asyncio.to_thread(
-            render,
-            collector,
-            accept=request.headers.get("accept", ""),
-            accept_encoding=request.headers.get("accept-encoding", ""),
-            last=last,
-        )
+        async with self._rendering:
+            exposition = await asyncio.to_thread(
+                render,
+                collector,
+                accept=request.headers.get("accept", ""),
+                accept_encoding=request.headers.get("accept-encoding", ""),
+                last=last,
+            )
         if instances >= 100:
             # Half as much again as it last took, never less than half of what was known.
             took = 1.5 * (spent_seconds + time.perf_counter() - started) / instances

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from exporter.errors import ExporterError
 from exporter.web.acceptor import Acceptor
+from exporter.web.answers import AnswerBudget, BoundedAnswers
 from exporter.web.connection import ClientConnection, ClientLimits
 from exporter.web.guard import Guard
 from exporter.web.listener import describe_address, raise_open_files_limit
@@ -87,9 +88,10 @@ class _Server(uvicorn.Server):
         limits: ClientLimits,
         grace_seconds: float,
     ) -> None:
+        guard = Guard(app, web_config, is_stopping=lambda: self.should_exit)
         super().__init__(
             uvicorn.Config(
-                Guard(app, web_config, is_stopping=lambda: self.should_exit),
+                guard,
                 interface="asgi3",
                 loop="none",
                 http=ClientConnection,
@@ -103,6 +105,7 @@ class _Server(uvicorn.Server):
             )
         )
         self._limits = limits
+        self._answers = BoundedAnswers(guard, AnswerBudget(limits.answers_bytes))
         self._grace_seconds = grace_seconds
         self._acceptor = Acceptor(
             self._make_connection, self._connections, web_config=web_config, limits=limits
@@ -170,4 +173,5 @@ class _Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
             limits=self._limits,
+            answers=self._answers,
         )

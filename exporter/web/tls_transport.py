@@ -268,7 +268,12 @@ class TlsTransport(asyncio.Transport):
         self.write(b"".join(list_of_data))
 
     def can_write_eof(self) -> bool:
-        return False
+        return True
+
+    def write_eof(self) -> None:
+        if not self.is_closing():
+            self._connection.say_goodbye()
+            self._raw.write_eof()
 
     def get_write_buffer_size(self) -> int:
         return self._raw.get_write_buffer_size()

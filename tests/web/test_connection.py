@@ -161,30 +161,6 @@ async def test_a_client_that_does_not_read_its_response_is_cut_off() -> None:
         assert not other.at_eof()
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 4096 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 4096,
-        b"GET /" + b"x" * 4096 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 1000 + b"\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 4096\r\n\r\n" + b"x" * 4096,
-        b"GET / HTTP/1.1\r\n\r\n" * 20,
-        b"\x16\x03\x01 TLS to a plain port",
-    ],
-)
-async def test_what_is_too_large_is_refused_and_closed(sent: bytes) -> None:
-    app = Held()
-    small = ClientLimits(head_bytes=1024, body_bytes=1024, pipelined_requests=16)
-    async with serving(app, limits=small) as front:
-        reader, writer = await front.connect()
-        writer.write(sent.replace(b"GET / ", b"GET /held ").replace(b"POST / ", b"POST /held "))
-        status, headers, _ = await read_response(reader)
-        assert (status, headers["connection"]) == (400, "close")
-        assert await is_closed(reader)
-        app.let_go.set()
-
-
 async def test_requests_that_come_in_one_piece_are_answered_in_turn() -> None:
     async with serving() as front:
         reader, writer = await front.connect()

@@ -66,6 +66,31 @@ async def test_a_reload_over_http_must_be_allowed(clock: Clock) -> None:
         assert parse_samples((await client.get("/metrics")).text).of("scrape_success") == 1.0
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://exporter.example:10042", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "HTTP://EXPORTER.EXAMPLE:10042"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),  # typed by a person
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://exporter.example"}, 403),  # another port is another site's
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://exporter.example:10042", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://exporter.example", "Host": "exporter.example:443"}, 200),
+        ({"Origin": "http://[::1", "Host": "x"}, 403),
+    ],
+)
+async def test_a_page_of_another_site_does_not_reload(
+    clock: Clock, headers: dict[str, str], status: int
+) -> None:
+    simulator = make_simulator(make_instance(), clock=clock)
+    async with client_on(simulator, enable_lifecycle=True) as client:
+        assert (await client.post("/-/reload", headers=headers)).status_code == status
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 @pytest.mark.parametrize("allowed", [False, True])
 async def test_a_reload_is_a_post(clock: Clock, method: str, allowed: bool) -> None:
