@@ -29,7 +29,6 @@ from tests.support.factories import (
 from tests.support.faults import StreamingTransport
 from tests.support.virtual_time import Clock
 
-OTHER_PROJECT = "0483b6b16e954cb88930a360d2c4e663"
 EXPORTER_WIDE = (
     "gaussdb_mysql_exporter_",
     "gaussdb_mysql_api_request_duration_seconds",
