@@ -7,6 +7,8 @@ from exporter.errors import ApiError, DeadlineError, Reason
 from exporter.models import Failure, Progress
 from exporter.transport.query import Query
 
+# Of several pages one that takes longer is what the others wait for.
+_SLOW_SECONDS = 5.0
 _MORE_TIME = "raise scrape_timeout in Prometheus, or lower the number of instances (shards)"
 
 
@@ -27,8 +29,9 @@ def not_in_time(
     """Why there is no outcome at the deadline: what failed before it, else how far it was."""
     if query.trouble is not None:
         return Failure.of(query.trouble, redact)
-    if query.asking:
-        seconds = asyncio.get_running_loop().time() - query.asking_since
+    seconds = asyncio.get_running_loop().time() - query.asking_since if query.asking else 0.0
+    answered = query.requests - query.asking
+    if query.asking and (not answered or seconds >= _SLOW_SECONDS):
         return Failure(
             Reason.DEADLINE,
             f"asked {query.host}, and no answer for {seconds:.1f} s until the scrape's deadline",
@@ -36,11 +39,11 @@ def not_in_time(
             " it is told apart; it goes last in the next scrape",
             host=query.host,
         )
-    if query.requests:
+    if answered:
         done = (
             f"page {progress.pages_done} of {progress.pages_total}"
             if progress is not None and progress.pages_done
-            else f"{query.requests} pages read"
+            else f"{answered} pages read"
         )
         return Failure(
             Reason.DEADLINE,

@@ -37,6 +37,9 @@ class BackgroundLimiter:
         self._limiter.release(share)
         self._own.release(share)
 
+    def ended(self, permit: Permit, *, answered: bool) -> None:
+        self._own.ended(permit, answered=answered)
+
     def succeeded(self, permit: Permit) -> None:
         self._own.succeeded(permit)
 

@@ -15,8 +15,8 @@ from exporter.transport.backoff import parse_policy_hint
 from exporter.transport.bodies import read_body
 from exporter.transport.clock import CloudClock, loop_time
 from exporter.transport.failures import quote, reason_of, retry_after
-from exporter.transport.limits import RateLimiter
-from exporter.transport.query import Query
+from exporter.transport.limits import Permit, RateLimiter
+from exporter.transport.query import Query, Share
 from exporter.transport.unanswered import Way, network_error, timed_out
 
 log = structlog.get_logger(__name__)
@@ -60,13 +60,15 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         if limiter is None:
             return await self._exchange(request, query)
         permit = await limiter.acquire(query)
+        answered = False
         try:
             is_still_good: Callable[[], bool] | None = extensions.get("is_still_good")
             if is_still_good is not None and not is_still_good():
                 # While it waited, what it shows of us was refused: nobody need see it again.
                 return httpx.Response(401, request=request, extensions={"was_sent": False})
             try:
-                response = await self._exchange(request, query)
+                response = await self._exchange(request, query, permit)
+                answered = True
             except RateLimitedError as exc:  # of a proxy
                 silence = limiter.throttled(permit, retry_after=exc.retry_after, hint=None)
                 exc.retry_after = silence
@@ -81,16 +83,22 @@ class LimitedTransport(httpx.AsyncBaseTransport):
                 limiter.succeeded(permit)
             return response
         finally:
+            limiter.ended(permit, answered=answered)
             limiter.release(permit.share)
 
-    async def _exchange(self, request: httpx.Request, query: Query) -> httpx.Response:
+    async def _exchange(
+        self, request: httpx.Request, query: Query, permit: Permit | None = None
+    ) -> httpx.Response:
         host = request.url.netloc.decode("ascii")
         started = time.perf_counter()
         sent = loop_time()
         try:
             with query.sending(host):
-                response = await self._converse(request)
+                response = await self._converse(request, permit)
         except ApiError as exc:
+            if permit is not None and permit.is_given_up:
+                # Another try of it takes none of the connections that others wait for.
+                query.share = Share.UNANSWERED
             query.count_error(exc.reason)
             exc.counted = True
             exc.operation = request.extensions["operation"]
@@ -109,13 +117,15 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         _log(request, started, response)
         return response
 
-    async def _converse(self, request: httpx.Request) -> httpx.Response:
+    async def _converse(self, request: httpx.Request, permit: Permit | None) -> httpx.Response:
         """The answer, its body read. Raises ApiError."""
         is_https = request.url.scheme == "https"
         way = Way(request.url.netloc.decode("ascii"), is_https, self._proxy)
         begun = False
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as bound:
+                if permit is not None:
+                    permit.bound = bound
                 response = await self._inner.handle_async_request(request)
                 begun = True
                 try:
@@ -123,7 +133,8 @@ class LimitedTransport(httpx.AsyncBaseTransport):
                 finally:
                     await response.aclose()
         except TimeoutError as exc:
-            raise timed_out(way, self._timeout, begun=begun) from exc
+            seconds = self._timeout if permit is None else permit.age(at_most=self._timeout)
+            raise timed_out(way, seconds, begun=begun) from exc
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as exc:
             raise network_error(exc, way, now=self._clock()) from exc
         headers = response.headers

@@ -21,13 +21,34 @@ _COOLDOWN_CAP_SECONDS = 900.0
 _Waiter = tuple[Rank, int, Query, "asyncio.Future[Permit]"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Permit:
     """Leave to send one request. `round` tells before which throttling it was given."""
 
     limiter: "RateLimiter"
     share: Share
     round: int
+    since: float  # in the loop's time
+    bound: asyncio.Timeout | None = None  # of the request that is sent
+    is_given_up: bool = False
+
+    def age(self, *, at_most: float) -> float:
+        seconds = asyncio.get_running_loop().time() - self.since
+        return min(at_most, round(seconds, 1))
+
+    def give_up(self) -> None:
+        """End the request: others wait for its connection."""
+        if self.bound is not None and not self.bound.expired():
+            self.is_given_up = True
+            self.bound.reschedule(asyncio.get_running_loop().time())
+
+
+# All connections are in use, and what is new waits: a request without an answer for so long, and
+# for so many times as long as the slowest of the last answers took, gives its connection to it.
+_PATIENCE_SECONDS = 2.0
+_PATIENCE_FACTOR = 4.0
+_ANSWERS_REMEMBERED = 50
+_ANSWERS_NEEDED = 10
 
 
 class ConnectionPool:
@@ -47,6 +68,10 @@ class ConnectionPool:
             Share.BEHIND: max(1, max_connections // 2),
         }
         self._held = dict.fromkeys(Share, 0)
+        # The requests for what is new that are under way, oldest first.
+        self._new: dict[Permit, None] = {}
+        self._answer_seconds: deque[float] = deque(maxlen=_ANSWERS_REMEMBERED)
+        self._relief: asyncio.TimerHandle | None = None
         self._ready: deque[RateLimiter] = deque()
         self._limiters: set[RateLimiter] = set()
 
@@ -70,13 +95,39 @@ class ConnectionPool:
     def has_room(self, share: Share) -> bool:
         return self.in_flight < self.max_connections and self._held[share] < self.caps[share]
 
-    def take(self, share: Share) -> None:
+    def take(self, permit: Permit) -> None:
         self.in_flight += 1
-        self._held[share] += 1
+        self._held[permit.share] += 1
+        if permit.share is Share.NEW:
+            self._new[permit] = None
 
     def give_back(self, share: Share) -> None:
         self.in_flight -= 1
         self._held[share] -= 1
+
+    def ended(self, permit: Permit, *, answered: bool) -> None:
+        """The request was answered, or failed."""
+        self._new.pop(permit, None)
+        if answered:
+            self._answer_seconds.append(asyncio.get_running_loop().time() - permit.since)
+
+    def _relieve(self) -> None:
+        """Where all connections are in use and what is new waits, end the request that has waited
+        longest for its answer, if it is far longer than others take."""
+        self._relief = None
+        oldest = next(iter(self._new), None)
+        is_needed = self.in_flight >= self.max_connections and any(
+            limiter.waits_for_new for limiter in self._ready
+        )
+        if oldest is None or not is_needed or len(self._answer_seconds) < _ANSWERS_NEEDED:
+            return
+        loop = asyncio.get_running_loop()
+        patience = max(_PATIENCE_SECONDS, _PATIENCE_FACTOR * max(self._answer_seconds))
+        if oldest.since + patience > loop.time():
+            self._relief = loop.call_at(oldest.since + patience, self._relieve)
+            return
+        del self._new[oldest]
+        oldest.give_up()
 
     def enqueue(self, limiter: "RateLimiter") -> None:
         if not limiter.queued:
@@ -103,6 +154,8 @@ class ConnectionPool:
                 self.enqueue(limiter)
         for limiter in held_back:
             self.enqueue(limiter)
+        if self._relief is None and self.in_flight >= self.max_connections:
+            self._relieve()
 
 
 class RateLimiter:
@@ -183,6 +236,15 @@ class RateLimiter:
             self._pool.enqueue(self)
         self._pool.give_out()
 
+    def ended(self, permit: Permit, *, answered: bool) -> None:
+        """The request was answered, or failed."""
+        self._pool.ended(permit, answered=answered)
+
+    @property
+    def waits_for_new(self) -> bool:
+        """Whether what is new of an instance waits."""
+        return bool(self._waiters[Share.NEW])
+
     def succeeded(self, permit: Permit) -> None:
         """The request was answered with anything but a 429."""
         if self._throttled_in_a_row and permit.round == self._round:
@@ -262,8 +324,9 @@ class RateLimiter:
         if self._sent is not None:
             self._sent.append(now)
         self.in_flight += 1
-        self._pool.take(share)
-        return Permit(self, share, self._round)
+        permit = Permit(self, share, self._round, now)
+        self._pool.take(permit)
+        return permit
 
     def release_next(self) -> bool:
         """Let the next waiter go if it may; whether another could follow at once."""
