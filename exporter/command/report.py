@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.models import Failure, Instance, ProjectResult, Snapshot
+from exporter.models import Failure, Instance, InstanceResult, ProjectResult, Snapshot
 from exporter.page.causes import Cause, group_causes
 from exporter.page.rows import Advice, find_advice
 from exporter.page.state import Judged, State, judge
@@ -119,9 +119,34 @@ def _instance_facts(judged: Judged) -> dict[str, Any]:
         }
     advice = find_advice(judged)
     return facts | {
+        "restores": _restore_facts(result),
         "advice": advice.text if advice is not None else None,
         "failure": _failure_facts(result.failure),
     }
+
+
+def _restore_facts(result: InstanceResult) -> dict[str, Any]:
+    """What is asked beside the backups; null where the setting is off."""
+    facts: dict[str, Any] = {"restore_window": None, "full_backups": None}
+    if (asked := result.restore_window) is not None:
+        window = asked.reading
+        facts["restore_window"] = {
+            "restorable_until": _time(window.until) if window is not None else None,
+            "restorable_since": _time(window.since) if window is not None else None,
+            "ranges": len(window.ranges) if window is not None else None,
+            "max_gap_seconds": window.max_gap_seconds if window is not None else None,
+            "failure": _failure_facts(asked.failure),
+        }
+    if (listed := result.full_backups) is not None:
+        backups = listed.reading
+        latest = backups.latest if backups is not None else {}
+        facts["full_backups"] = {
+            "usable": sum(backups.usable.values()) if backups is not None else None,
+            "latest_end": {kind: _time(backup.end) for kind, backup in latest.items()},
+            "latest_failed": backups.latest_failed if backups is not None else None,
+            "failure": _failure_facts(listed.failure),
+        }
+    return facts
 
 
 def _failure_facts(failure: Failure | None) -> dict[str, Any] | None:

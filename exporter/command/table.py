@@ -31,6 +31,7 @@ _COLOURS = {  # of the terminal's own sixteen, so that they suit its background
 }
 _NOTHING = "-"
 _HEADER = ("STATE", "INSTANCE", "LATEST (UTC)", "AGE", "BACKUPS", "SIZE", "LONGEST")
+_RESTORABLE = "RESTORABLE TO"
 _NUMBERS = frozenset({"AGE", "BACKUPS", "SIZE", "LONGEST"})
 _GAP = 2
 # Of a narrow terminal: columns for a name, columns of the table, columns in all.
@@ -83,7 +84,7 @@ def _draw(report: Report, pen: _Pen) -> Iterator[str]:
     if report.instances:
         yield ""
         yield from _draw_instances(report, pen)
-    told = [*_tell_states(report), *_tell_causes(report), *_tell_projects(report)]
+    told = [*_tell_states(report), *_tell_causes(report), *_tell_notices(report)]
     for block in sorted(told, key=lambda block: block.rank):
         yield ""
         yield from block.draw(pen)
@@ -111,28 +112,39 @@ class _Block:
 
 def _draw_instances(report: Report, pen: _Pen) -> Iterator[str]:
     with_project = len({each.result.instance.project_id for each in report.instances}) > 1
+    with_restores = any(each.result.restore_window is not None for each in report.instances)
+    header = (*_HEADER, _RESTORABLE) if with_restores else _HEADER
     rows = [
         (
-            each.state.value,
+            each.word,
             _name_of(each.result.instance, with_project=with_project),
             *_numbers(each),
+            *([_restorable(each)] if with_restores else []),
         )
         for each in report.instances
     ]
-    widths = [max(map(len, column)) + _GAP for column in zip(_HEADER, *rows, strict=True)]
-    shown = len(_HEADER)
+    widths = [max(map(len, column)) + _GAP for column in zip(header, *rows, strict=True)]
+    shown = len(header)
     # All others keep in one line; the names have what is left, and go on below. On a narrow
     # terminal the last columns give way.
     while (left := pen.width - sum(widths[:shown]) + widths[1]) < _LEAST_NAME and shown > _LEAST:
         shown -= 1
-    table = PrettyTable(list(_HEADER[:shown]), border=False)
+    table = PrettyTable(list(header[:shown]), border=False)
     table.left_padding_width, table.right_padding_width = 0, _GAP
-    for name in _HEADER[:shown]:
+    for name in header[:shown]:
         table.align[name] = "r" if name in _NUMBERS else "l"
     table.max_width["INSTANCE"] = max(left, _LEAST_NAME)
     for each, (state, *cells) in zip(report.instances, rows, strict=True):
         table.add_row([pen.colour(state, each.state.severity), *cells[: shown - 1]])
     yield from table.get_string().splitlines()
+
+
+def _restorable(judged: Judged) -> str:
+    asked = judged.result.restore_window
+    if asked is None or asked.reading is None:
+        return _NOTHING
+    until = asked.reading.until
+    return format_clock(until, judged.now) if until is not None else "nothing"
 
 
 def _numbers(judged: Judged) -> Iterator[str]:
@@ -176,15 +188,15 @@ def _tell_causes(report: Report) -> Iterator[_Block]:
         )
 
 
-def _tell_projects(report: Report) -> Iterator[_Block]:
+def _tell_notices(report: Report) -> Iterator[_Block]:
     projects = [build_project(each, 0, report.now) for each in report.snapshot.projects]
-    for notice in build_notices(projects, None, None, report.now):
+    for notice in build_notices(projects, None, None, report.now, report.snapshot.results):
         trouble = notice.trouble
         yield _Block(
             len(_RANK),
-            notice.title.lower(),
+            notice.title.rstrip(".:"),
             Severity.WARNING,
-            f"{notice.name}: {notice.text}",
+            ": ".join(filter(None, (notice.name, notice.text))),
             [*notice.items, *(_tell(trouble) if trouble is not None else ())],
             trouble.runbook_href if trouble is not None else notice.runbook_href,
         )

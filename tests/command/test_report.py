@@ -11,7 +11,15 @@ import pytest
 from exporter.command.report import Report, build_report, render_json
 from exporter.command.table import render_table
 from exporter.errors import Reason
-from exporter.models import Failure, InstanceResult, ProjectResult, Snapshot
+from exporter.models import (
+    Failure,
+    InstanceResult,
+    ProjectResult,
+    RestoreWindow,
+    Snapshot,
+    SourceResult,
+    TimeRange,
+)
 from tests.page.making import DAY, HOUR, MINUTE, NOW, make_reading, make_result
 
 REFUSED = Failure(
@@ -167,11 +175,63 @@ def test_what_is_the_matter_with_a_project_is_told() -> None:
         )
     )
     assert table.startswith("no instances\n")
-    assert "project: one: discovery is failing, so instances created since are not" in table
+    assert "Project: one: discovery is failing, so instances created since are not" in table
     assert "    What to do: check the password" in table
-    assert "project: p2: discovery finds 7 instances and its filters take none of them" in table
-    assert "project: p3: 1 instance cannot be watched" in table
+    assert "Project: p2: discovery finds 7 instances and its filters take none of them" in table
+    assert "Project: p3: 1 instance cannot be watched" in table
     assert "    a b\n" in table
+
+
+FORBIDDEN = replace(REFUSED, reason=Reason.FORBIDDEN, message="No permission.", hint="")
+WINDOW = RestoreWindow(
+    NOW, [TimeRange(NOW - DAY, NOW - 5 * HOUR), TimeRange(NOW - HOUR, NOW - 5 * MINUTE)]
+)
+
+
+def with_restores(name: str, asked: SourceResult[RestoreWindow]) -> InstanceResult:
+    return replace(make_result(name, make_reading()), restore_window=asked)
+
+
+def test_to_which_moment_it_can_be_restored_is_told_where_that_is_asked_for() -> None:
+    table = render_table(
+        make_report(
+            with_restores("a-range", SourceResult(WINDOW, None, NOW)),
+            with_restores("nothing", SourceResult(RestoreWindow(NOW, []), None, NOW)),
+            with_restores("refused", SourceResult(None, FORBIDDEN, None)),
+            make_result("not-asked", make_reading()),
+        )
+    )
+    header, *rows = (line.split() for line in table.splitlines()[3:8])
+    assert header[-2:] == ["RESTORABLE", "TO"]
+    told = {}
+    for row in rows:  # not restorable: two words
+        told[row[2] if row[:2] == ["not", "restorable"] else row[1]] = row[-1]
+    assert told == {"a-range": "10:08", "nothing": "nothing", "refused": "-", "not-asked": "-"}
+
+
+def test_a_source_that_cannot_be_read_is_told_and_no_failure() -> None:
+    report = make_report(with_restores("orders", SourceResult(None, FORBIDDEN, None)))
+    assert not report.is_failed
+    table = " ".join(render_table(report).split())
+    assert "The restore window of 1 instance cannot be read: orders No permission." in table
+    facts = json.loads(render_json(report))["instances"][0]["restores"]["restore_window"]
+    assert facts["restorable_until"] is None
+    assert facts["failure"]["reason"] == "forbidden"
+
+
+def test_the_moments_are_in_the_facts_for_scripts() -> None:
+    report = make_report(with_restores("orders", SourceResult(WINDOW, None, NOW)))
+    restores = json.loads(render_json(report))["instances"][0]["restores"]
+    assert restores == {
+        "restore_window": {
+            "restorable_until": "2026-07-05T10:08:07Z",
+            "restorable_since": "2026-07-05T09:13:07Z",
+            "ranges": 2,
+            "max_gap_seconds": 4 * HOUR,
+            "failure": None,
+        },
+        "full_backups": None,
+    }
 
 
 # JSON -----------------------------------------------------------------------------------------
@@ -231,6 +291,7 @@ def test_scripts_get_the_same_facts() -> None:
         "oldest_end": "2026-07-05T09:58:07Z",
         "longest_interval_seconds": 600.0,
         "listing_complete": True,
+        "restores": {"restore_window": None, "full_backups": None},
         "advice": None,
         "failure": None,
         "cause": None,
