@@ -19,12 +19,15 @@ from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
 from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
-from exporter.reporting.streams import complain
+from exporter.reporting.streams import LastResort, complain
 from exporter.web.app import create_app
 from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
-from exporter.web.server import serve
+from exporter.web.server import GRACE_SECONDS, serve
 
 log = structlog.get_logger(__name__)
+
+# For what is open to be closed, when all that was asked for is done.
+_CLOSING_SECONDS = 5.0
 
 
 def run(options: argparse.Namespace) -> bool:
@@ -34,8 +37,12 @@ def run(options: argparse.Namespace) -> bool:
         None, level=options.log_level, log_format=options.log_format, registry=registry
     ):
         calm_garbage_collection()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(options, registry))
+        last_resort = LastResort()
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_run(options, registry, last_resort))
+        finally:
+            last_resort.disarm()
 
 
 def calm_garbage_collection() -> None:
@@ -49,7 +56,9 @@ def calm_garbage_collection() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-async def _run(options: argparse.Namespace, registry: SecretRegistry) -> bool:
+async def _run(
+    options: argparse.Namespace, registry: SecretRegistry, last_resort: LastResort
+) -> bool:
     async with contextlib.AsyncExitStack() as stack:
         if options.demo:
             # The simulator is loaded where it is asked for, and not at every start.
@@ -70,8 +79,10 @@ async def _run(options: argparse.Namespace, registry: SecretRegistry) -> bool:
         if options.once:
             from exporter.command.once import scrape_once
 
-            return await scrape_once(exporter, options)
-        await serve_exporter(exporter, options)
+            succeeded = await scrape_once(exporter, options)
+            last_resort.arm(_CLOSING_SECONDS, 0 if succeeded else 1)
+            return succeeded
+        await serve_exporter(exporter, options, last_resort)
     log.info("stopped")
     return True
 
@@ -86,7 +97,9 @@ def _loader(options: argparse.Namespace) -> Callable[[], Config]:
     return load
 
 
-async def serve_exporter(exporter: Exporter, options: argparse.Namespace) -> None:
+async def serve_exporter(
+    exporter: Exporter, options: argparse.Namespace, last_resort: LastResort
+) -> None:
     raise_open_files_limit()
     web_config = load_web_configuration(options)
     sockets = _listen(options)
@@ -98,6 +111,7 @@ async def serve_exporter(exporter: Exporter, options: argparse.Namespace) -> Non
 
     def stop() -> None:
         exporter.stopping = True
+        last_resort.arm(GRACE_SECONDS + _CLOSING_SECONDS, 0)
 
     async def reload() -> None:
         try:

@@ -17,6 +17,8 @@ from exporter.reporting.redaction import RedactSecrets, SecretRegistry
 
 # How long to wait at the end for what is still to be written.
 _LAST_WORDS_SECONDS = 2.0
+# What may wait to be written while nobody reads the log.
+_MOST_RECORDS = 10_000
 
 
 class _Listener(logging.handlers.QueueListener):
@@ -25,7 +27,8 @@ class _Listener(logging.handlers.QueueListener):
     def stop(self) -> None:
         if (thread := self._thread) is None:
             return
-        self.enqueue_sentinel()
+        with contextlib.suppress(queue.Full):
+            self.enqueue_sentinel()
         thread.join(_LAST_WORDS_SECONDS)
         self._thread = None
         if thread.is_alive():
@@ -33,10 +36,36 @@ class _Listener(logging.handlers.QueueListener):
 
 
 class _Queue(logging.handlers.QueueHandler):
-    """Hands records over as they are: formatting and redacting are for the thread that writes."""
+    """Hands records over as they are: formatting and redacting are for the thread that writes.
+
+    Those that find no room are counted, and the next one that does is told how many they were.
+    """
+
+    _lost = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            if self._lost:
+                self.queue.put_nowait(_lost_records(self._lost))
+                self._lost = 0
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._lost += 1
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record
+
+
+def _lost_records(count: int) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {
+            "name": __name__,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "log lines were lost, nobody read them",
+            "lines": count,
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -54,7 +83,7 @@ def logging_to(
     unless nobody reads it.
     """
     number = logging.WARNING if level == "warn" else logging.getLevelNamesMapping()[level.upper()]
-    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    records: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_RECORDS)
     writer = logging.StreamHandler(stream or sys.stderr)
     writer.setFormatter(_formatter(log_format, registry))
     listener = _Listener(records, writer)

@@ -28,6 +28,9 @@ from exporter.web.signals import STOP_SIGNALS, reloader, signal_handlers
 
 log = structlog.get_logger(__name__)
 
+# For running requests to end in once the server is told to stop.
+GRACE_SECONDS = 10.0
+
 
 async def serve(
     app: ASGIApp,
@@ -36,7 +39,7 @@ async def serve(
     web_config: LoadedWebConfig | None,
     on_reload: Callable[[], Awaitable[None]] | None,
     stopping: Callable[[], None],
-    grace_seconds: float = 10.0,
+    grace_seconds: float = GRACE_SECONDS,
     limits: ClientLimits | None = None,
 ) -> None:
     """Serves `app` on the sockets of `bind` until SIGTERM or SIGINT, then returns.

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -208,6 +210,35 @@ def test_all_that_was_logged_is_written_when_the_block_ends() -> None:
         for number in range(2_000):
             log.info("event", number=number)
     assert [event["number"] for event in written.events] == list(range(2_000))
+
+
+class StalledLog(Log):
+    """Nobody reads what is written until the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def write(self, text: str) -> int:
+        assert self.goes_on.wait(60)
+        return super().write(text)
+
+
+def test_of_what_nobody_reads_only_so_much_is_kept_and_the_rest_is_counted() -> None:
+    written = StalledLog()
+    with logging_to(written, level="info", log_format="json", registry=SecretRegistry()):
+        for number in range(15_000):
+            log.info("event", number=number)
+        written.goes_on.set()
+        while len(written.lines) < 10_000:
+            time.sleep(0.001)
+        log.info("later")
+    kept = len(written.named("event"))
+    assert 10_000 <= kept <= 10_001  # one was being written
+    lost, later = written.events[-2:]
+    assert (lost["msg"], lost["level"]) == ("log lines were lost, nobody read them", "warning")
+    assert lost["lines"] == 15_000 - kept
+    assert later["msg"] == "later"
 
 
 def test_logging_is_given_back() -> None:
