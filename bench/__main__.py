@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import after_start
 from bench.cloud import BACKUP_SECONDS, PROJECT_ID, instance_id
 from bench.processes import (
     cpu_seconds,
@@ -319,8 +320,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure the exporter, the vendor's SDK in a loop, and a bare loop of the same"
-        " requests against a prepared cloud; print one table as Markdown. All takes about 20"
-        " minutes, --quick one.",
+        " requests against a prepared cloud, and what is known how soon after a start; print"
+        " tables as Markdown. All takes about 40 minutes, --quick two.",
     )
     parser.add_argument("--quick", action="store_true", help="few and small configurations")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds (default: 0.05)")
@@ -328,7 +329,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--only",
         action="append",
-        choices=("exporter", "loop", "sdk", "cloud"),
+        choices=("exporter", "loop", "sdk", "cloud", "start"),
         help="leave out the others; may be repeated",
     )
     parser.add_argument(
@@ -340,7 +341,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="measure the exporter so, in place of the usual; may be repeated",
     )
     options = parser.parse_args(arguments)
-    options.only = options.only or ["exporter", "loop", "sdk", "cloud"]
+    options.only = options.only or ["exporter", "loop", "sdk", "cloud", "start"]
     if not options.latency > 0 or options.connections < 1:
         parser.error("--latency and --connections must be above 0")
     return options
@@ -364,6 +365,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(render_table(rows))
     if "cloud" in options.only:
         print(f"\n{measure_cloud(options.connections)}")
+    if "start" in options.only:
+        starts = after_start.QUICK if options.quick else after_start.FULL
+        print(f"\n{after_start.measure(options.latency, starts)}")
     return 0
 
 

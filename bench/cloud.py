@@ -8,6 +8,7 @@ is known beforehand, and new ones appear as the clock of who asks moves on. A pr
 import argparse
 import asyncio
 import functools
+import itertools
 import math
 import re
 import sys
@@ -54,10 +55,11 @@ def build_row(phase: int, number: int) -> bytes:
         for seconds in (end - 20, end)
     )
     size = (number * 7919 + phase) % 1_000_000 / 64
+    # It is a row of all instances of its phase, so it names none.
     return (
         f'{{"id":"{number:031x}{phase}br07","name":"GaussDBforMySQL--{number:017d}",'
         f'"begin_time":"{begin_time}","end_time":"{end_time}","size":{size},'
-        f'"backup_type":"Log","instance_id":"{instance_id(phase)}"}}'
+        f'"backup_type":"Log"}}'
     ).encode()
 
 
@@ -101,6 +103,7 @@ class Answers:
 
 _LISTING = re.compile(rb"GET /v3/[^/]+/instances/([^/]+)/incremental-backups\?(\S+) ")
 _PARAMETER = re.compile(rb"([^&=]+)=([^&]*)")
+_request_ids = itertools.count()
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -120,7 +123,7 @@ def _build_answer(body: bytes, status: str = "200 OK", headers: str = "") -> byt
         # No Date: the clock of who asks is moved on, and must not be told that it is wrong.
         f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         "Connection: keep-alive\r\nServer: api-gateway\r\n"
-        "X-Request-Id: 0a1b2c3d4e5f60718293a4b5c6d7e8f9\r\n"
+        f"X-Request-Id: {next(_request_ids):032x}\r\n"
         "Strict-Transport-Security: max-age=31536000; includeSubdomains;\r\n"
         f"X-Content-Type-Options: nosniff\r\n{headers}\r\n"
     )

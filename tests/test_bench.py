@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bench import after_start
 from bench.__main__ import Case, build_config, parse_arguments, parse_case
 from bench.cloud import Answers, first_and_last, instance_id, phase_of
 from bench.report import Row, Sample, render_table
@@ -89,7 +90,7 @@ def test_case_that_cannot_be_measured_is_a_usage_error(
 
 
 def test_everything_is_measured_unless_told_otherwise() -> None:
-    assert parse_arguments([]).only == ["exporter", "loop", "sdk", "cloud"]
+    assert parse_arguments([]).only == ["exporter", "loop", "sdk", "cloud", "start"]
     assert parse_arguments(["--only", "sdk"]).only == ["sdk"]
 
 
@@ -135,3 +136,17 @@ def test_instances_of_the_prepared_cloud_take_turns() -> None:
     # Phase 1 makes its backups half a minute after phase 0.
     assert first_and_last(0, NOON, NOON + 300) == (NOON / 300, NOON / 300 + 1)
     assert first_and_last(1, NOON, NOON + 300) == (NOON / 300, NOON / 300)
+
+
+def test_after_a_start_the_latest_is_known_first_and_then_the_counts() -> None:
+    start = after_start.Start(20, "24h", rate_limit=2)
+    known = after_start.run(start, 0.05)
+
+    assert {one.latest for one in known} == {1.0}
+    assert known[0].count < 0.5
+    assert known[-1].count == 1.0
+    row = after_start.tell(start, known)
+    assert row[:3] == ["after a start, rate_limit 2", "20", "24h"]
+    assert row[3].startswith("100.0% / ")
+    heading, rule, line = after_start.render([row]).splitlines()
+    assert heading.count("|") == rule.count("|") == line.count("|") == 12

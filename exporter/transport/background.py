@@ -6,8 +6,8 @@ from exporter.transport.query import Query, Share
 
 
 def background_pool(pool: ConnectionPool) -> ConnectionPool:
-    """For all projects together, of which they hold half: the others stay free for queries."""
-    return ConnectionPool(pool.max_connections)
+    """For all projects together, half of the connections: the others stay free for queries."""
+    return ConnectionPool(max(1, pool.max_connections // 2), behind=1.0)
 
 
 class BackgroundLimiter:

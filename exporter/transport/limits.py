@@ -59,13 +59,14 @@ class ConnectionPool:
     time, and what has time.
     """
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, *, behind: float = 0.8) -> None:
+        """`behind`: the part of them that may be held by what has time."""
         self.max_connections = max_connections
         self.in_flight = 0
         self.caps: Mapping[Share, int] = {
             Share.NEW: max_connections,
             Share.UNANSWERED: max(1, max_connections // 5),
-            Share.BEHIND: max(1, max_connections // 2),
+            Share.BEHIND: max(1, int(max_connections * behind)),
         }
         self._held = dict.fromkeys(Share, 0)
         # The requests for what is new that are under way, oldest first.
@@ -93,7 +94,10 @@ class ConnectionPool:
         return free > kept
 
     def has_room(self, share: Share) -> bool:
-        return self.in_flight < self.max_connections and self._held[share] < self.caps[share]
+        held = self._held[share]
+        if share is Share.BEHIND:  # those that may hang leave it what is left of its own
+            held += self._held[Share.UNANSWERED]
+        return self.in_flight < self.max_connections and held < self.caps[share]
 
     def take(self, permit: Permit) -> None:
         self.in_flight += 1

@@ -18,7 +18,7 @@ class Share(IntEnum):
 
     NEW = 0  # what is new of each instance: any number
     UNANSWERED = 1  # was asked last time and did not answer: a few
-    BEHIND = 2  # whole windows, and whatever else has time: half
+    BEHIND = 2  # whole windows, and whatever else has time: most, and not all
 
 
 @dataclass(slots=True)

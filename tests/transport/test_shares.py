@@ -52,7 +52,7 @@ class Requests:
 
 
 @pytest.mark.parametrize(
-    ("share", "held"), [(Share.NEW, 50), (Share.UNANSWERED, 10), (Share.BEHIND, 25)]
+    ("share", "held"), [(Share.NEW, 50), (Share.UNANSWERED, 10), (Share.BEHIND, 40)]
 )
 async def test_each_share_holds_no_more_connections_than_are_its(
     clock: Clock, share: Share, held: int
@@ -81,21 +81,21 @@ async def test_what_hangs_leaves_connections_to_the_others_of_its_project(clock:
     requests.start(20, "behind", Share.BEHIND)
     requests.start(20, "new", Share.NEW)
     await settle()
-    assert [requests.sent.count(name) for name in ("hangs", "behind", "new")] == [2, 5, 3]
+    assert [requests.sent.count(name) for name in ("hangs", "behind", "new")] == [2, 6, 2]
     await stop(requests.tasks)
 
 
 async def test_another_project_takes_what_one_gives_back_of_a_share(clock: Clock) -> None:
     pool = ConnectionPool(10)
     first, second = Requests(make_limiter(pool)), Requests(make_limiter(pool))
-    first.start(4, "x", Share.BEHIND)
+    first.start(6, "x", Share.BEHIND)
     await settle()
-    second.start(4, "x", Share.BEHIND)
+    second.start(6, "x", Share.BEHIND)
     await settle()
-    assert (len(first.sent), len(second.sent)) == (4, 1)
+    assert (len(first.sent), len(second.sent)) == (6, 2)
     first.answer.set()
     await settle()
-    assert len(second.sent) == 4
+    assert len(second.sent) == 6
     await stop([*first.tasks, *second.tasks])
 
 
