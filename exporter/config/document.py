@@ -30,6 +30,11 @@ def key_text(key: object) -> str:
     return "null" if key is None else str(key).lower()
 
 
+def is_plainly_a_name(key: str) -> bool:
+    """Whether a key may be shown that is none of ours: no key has a digit, but passwords do."""
+    return re.fullmatch(r"[A-Za-z_.-]{1,40}", key) is not None
+
+
 def write_path(path: KeyPath) -> str:
     """A path as people write it: projects[1].region."""
     text = ""

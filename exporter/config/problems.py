@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.config.document import KeyPath, Problem, write_path
+from exporter.config.document import KeyPath, Problem, is_plainly_a_name, write_path
 from exporter.config.names import nearest
 from exporter.config.schema import AUTH_TYPES, Config, Section
 from exporter.config.yaml_mistakes import lumped_key
@@ -61,6 +61,8 @@ def _describe_unknown(path: KeyPath, auth_type: str | int | None, given: object)
             problem = f"a space is missing after '{key}:'"
         return Problem(path[:-1], problem, at=path)
     meant = _meant(name, keys)
+    if not meant and not is_plainly_a_name(name):
+        return Problem(path[:-1], f"unknown key (it is not shown); {allowed}", at=path)
     if not meant and (homes := homes_of(name)):
         meant = f"; it belongs to {' or '.join(homes)}"
     return Problem(path, f"unknown key; {allowed}{meant}")

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import yaml
 
-from exporter.config.document import Document, Place, place_of_node, write_path, write_problem
+from exporter.config.document import (
+    Document,
+    Place,
+    is_plainly_a_name,
+    place_of_node,
+    write_problem,
+)
 from exporter.config.files import MAX_TEXT_BYTES, TOO_LARGE
 from exporter.config.yaml_mistakes import explain, odd_space_in
 from exporter.errors import ConfigError
@@ -165,9 +171,9 @@ def _duplicate_keys(loader: _Loader, mapping: yaml.MappingNode) -> Iterator[tupl
         key = node.value if node.tag == _MERGE_TAG else loader.construct_object(node)
         if key in first:
             line, column = first[key]
+            shown = node.value if is_plainly_a_name(node.value) else "a key"
             yield (
                 place_of_node(node),
-                f"{write_path((node.value,))} is there twice (first on line {line},"
-                f" column {column})",
+                f"{shown} is there twice (first on line {line}, column {column})",
             )
         first.setdefault(key, place_of_node(node))

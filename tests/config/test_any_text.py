@@ -195,3 +195,33 @@ def test_no_secret_is_in_the_configurations_representation() -> None:
 def test_ten_thousand_instances_are_a_configuration() -> None:
     text = MINIMAL.replace("[i1]", json.dumps([f"{i:032x}in07" for i in range(10_000)]))
     assert len(parse_config(text).configured_instances()) == 10_000
+
+
+# Nothing but the secrets has these letters; each of them is whole in any message that shows it.
+_WITH_SECRETS = COMPLETE.replace("${DB_PASSWORD}", "hunter2").replace(
+    "security_token: st", "security_token: hunter2"
+)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_damage_a_text_has_no_message_shows_its_secrets(data: st.DataObject) -> None:
+    """A quote, a bracket or a space that is missing makes something else of a password."""
+    start = data.draw(st.integers(0, len(_WITH_SECRETS)))
+    end = data.draw(st.integers(start, min(len(_WITH_SECRETS), start + 20)))
+    inserted = data.draw(st.text(alphabet="\"'{}[]:,-&*!|>%@`#? \n\t\u00a0a", max_size=4))
+    try:
+        parse_config(_WITH_SECRETS[:start] + inserted + _WITH_SECRETS[end:])
+    except ConfigError as exc:
+        told = f"{exc.problems}{exc!r}{''.join(traceback.format_exception(exc))}"
+        assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["hunter2: x", "hunter2:", "? hunter2", "hunter2: {a: b}", "hunter2: 1\n      hunter2: 1"],
+)
+def test_a_password_that_became_a_key_is_in_no_message(damage: str) -> None:
+    told = problems_of(f"{MINIMAL}    auth:\n      type: token\n      {damage}\n")
+    assert told
+    assert not [problem for problem in told if "hunter2" in problem]

@@ -483,7 +483,7 @@ def test_a_variable_cannot_bring_in_structure() -> None:
 
 def test_keys_are_not_expanded() -> None:
     assert problems_of(f"${{NAME}}: 1{MINIMAL}", NAME="api") == (
-        "(not shown): unknown key; allowed here: defaults, api, scrape, projects",
+        "unknown key (it is not shown); allowed here: defaults, api, scrape, projects",
     )
 
 
