@@ -143,6 +143,8 @@ class Scenario(Plain):
     steps: tuple[Step, ...]
     resync_interval: int
     skew: int = 0  # seconds that the exporter's clock is ahead of the cloud's
+    rate_limit: int = 50  # where it is small, a window takes several scrapes
+    max_connections: int = 50
 
 
 LOOKBACKS = [300, 900, 3_600, 7_200, 86_400]
@@ -351,6 +353,8 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         tuple(draw(st.lists(steps(), min_size=2, max_size=7))),
         draw(st.sampled_from([60, 900, 3_600, 21_600])),
         draw(st.sampled_from([0, 0, 0, 0, -45, 45])),
+        draw(st.sampled_from([50, 50, 50, 1, 2])),
+        draw(st.sampled_from([50, 50, 50, 1, 2])),
     )
 
 
@@ -480,6 +484,7 @@ class Watched:
     truth: Truth
     queries: list[Query] = field(default_factory=list)
     excused_at: float = -inf
+    is_listed: bool = False
 
 
 @dataclass
@@ -522,6 +527,7 @@ class Run:
             cloud = watched.truth.cloud
             longer = LOOKBACKS[(LOOKBACKS.index(cloud.lookback) + 1) % len(LOOKBACKS)]
             watched.truth = replace(watched.truth, cloud=replace(cloud, lookback=longer))
+            watched.is_listed = False
 
     async def start(self) -> Exporter:
         self.forget()
@@ -544,6 +550,8 @@ class Run:
                 api={
                     "timeout": f"{API_TIMEOUT:.0f}s",
                     "resync_interval": f"{self.scenario.resync_interval}s",
+                    "rate_limit": self.scenario.rate_limit,
+                    "max_connections": self.scenario.max_connections,
                 },
                 scrape={"timeout": "30s", "timeout_offset": "0s"},
             )
@@ -634,8 +642,11 @@ class Run:
             assert not self.must_succeed(watched, query, published, id_), (
                 "not listed, for no reason"
             )
+            # What is gone or contradicts itself ends what was known.
+            assert not watched.is_listed or self.may_forget(watched), "known before"
             self.check_latest(watched, query, gauges)
             return
+        watched.is_listed = True
         complete = gauges["incremental_backups_listing_complete"]
         if self.excuses_incomplete(query):
             watched.excused_at = last
@@ -668,6 +679,13 @@ class Run:
                 knobs.order == "shuffled_each_request"
                 and any(len(cloud.rows) > 50 for cloud in self.scenario.clouds)
             )
+        )
+
+    def may_forget(self, watched: Watched) -> bool:
+        return (
+            any(row.deleted is not None for row in watched.truth.rows())
+            or self.changing_fault_at > -inf
+            or self.scenario.knobs.order == "shuffled_each_request"
         )
 
     def must_succeed(self, watched: Watched, query: Query, published: Samples, id_: str) -> bool:
