@@ -74,7 +74,7 @@ _SHAPES = (
     # it is a sentence about a password.
     _shape(
         ("pass", "pwd", "secret", "token", "key", "auth", "sk"),
-        rf"(?im)({_CONFIDENTIAL}(?:{_IS}b?\\?(?=[\"'])|=|: ?(?={_BARE}{{1,1024}}+ ?(?:$|[|#]))))"
+        rf"(?im)({_CONFIDENTIAL}(?:{_IS}b?\\?(?=[\"'])|=|: ?(?={_BARE}{{1,256}}+ ?(?:$|[|#]))))"
         rf"(?:{_QUOTED}|(?<==)[^\s\"'|&]+|{_BARE}+)",
         rf"\g<1>{MASK}",
     ),
@@ -151,6 +151,7 @@ class _KnownForms:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.longest = 0
+        self._starts: re.Pattern[str] | None = None  # any of them; None until it is asked for
         self._holders: Counter[str] = Counter()
         self._by_start: dict[str, tuple[str, ...]] = {}
         for secret in secrets:
@@ -163,6 +164,7 @@ class _KnownForms:
                 start = form[:MIN_SECRET_CHARS]
                 self._by_start[start] = (*self._by_start.get(start, ()), form)
                 self.longest = max(self.longest, len(form))
+                self._starts = None
 
     def remove(self, secret: str) -> None:
         for form in _forms(secret):
@@ -172,14 +174,26 @@ class _KnownForms:
                 start = form[:MIN_SECRET_CHARS]
                 others = tuple(other for other in self._by_start[start] if other != form)
                 self._by_start[start] = others
+                if not others:
+                    del self._by_start[start]
+                    self._starts = None
 
     def find(self, text: str, stop: int | None = None) -> list[tuple[int, int]]:
         """Where they stand in `text`, overlapping ones as one, up to those that start at `stop`."""
         found: list[tuple[int, int]] = []
         if not self._by_start:
             return found
-        for start in range(len(text) if stop is None else stop):
-            for form in self._by_start.get(text[start : start + MIN_SECRET_CHARS], ()):
+        if self._starts is None:
+            self._starts = re.compile("|".join(map(re.escape, self._by_start)))
+        if stop is None:
+            stop = len(text)
+        position = 0
+        while (candidate := self._starts.search(text, position)) is not None:
+            start = candidate.start()
+            if start >= stop:
+                break
+            position = start + 1
+            for form in self._by_start[candidate[0]]:
                 if text.startswith(form, start):
                     end = start + len(form)
                     if found and start <= found[-1][1]:
@@ -192,8 +206,9 @@ class _KnownForms:
 def _redact(text: str, known: _KnownForms, *, limit: int, max_chars: int, lines: bool) -> str:
     # A secret that begins before the limit is seen whole, though nothing after it is shown.
     window = _clean(text[: limit + known.longest])
-    is_cut = len(text) > limit + known.longest
-    shown = max(0, len(window) - known.longest) if is_cut else len(window)
+    goes_on = len(text) > limit + known.longest
+    shown = min(limit, max(0, len(window) - known.longest) if goes_on else len(window))
+    is_cut = goes_on or shown < len(window)
 
     pieces = []
     position = 0
@@ -222,7 +237,12 @@ def redact(text: str, secrets: Iterable[str] = (), *, max_chars: int = 300) -> s
     `SecretRegistry` and asks that.
     """
     known = _KnownForms(secrets)
-    return _redact(text, known, limit=INPUT_LIMIT_CHARS, max_chars=max_chars, lines=False)
+    return _redact(text, known, limit=_input_limit(max_chars), max_chars=max_chars, lines=False)
+
+
+def _input_limit(max_chars: int) -> int:
+    """How much is looked at, where so much is shown: masks are shorter than what they hide."""
+    return min(INPUT_LIMIT_CHARS, 2 * max_chars)
 
 
 class SecretRegistry:
@@ -252,8 +272,8 @@ class SecretRegistry:
 
     def redact(self, text: str, *, max_chars: int = 300) -> str:
         """Like the function `redact`, with all secrets held here."""
-        known = self._known
-        return _redact(text, known, limit=INPUT_LIMIT_CHARS, max_chars=max_chars, lines=False)
+        limit = _input_limit(max_chars)
+        return _redact(text, self._known, limit=limit, max_chars=max_chars, lines=False)
 
     def redact_traceback(self, text: str) -> str:
         """Like `redact`, but lines and length stay."""

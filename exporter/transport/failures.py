@@ -3,6 +3,7 @@
 Sources: the error codes of the API gateway and of the service (API reference), IAM's reference.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,19 +27,21 @@ from exporter.reporting.redaction import redact
 from exporter.transport.backoff import parse_retry_after
 from exporter.transport.json_body import decode
 
+_QUOTED_CHARS = 600
 _MAX_CLOCK_ERROR_SECONDS = 15 * 60.0
 _EXPIRED = re.compile(r"\bexpired?\b", re.IGNORECASE)
 _LOCKED = re.compile(r"\block(?:ed|out)?\b", re.IGNORECASE)
 LOCKED_HINT = "the account or key is locked after failed logins: wait, then correct the secret"
 
 
+@functools.lru_cache(maxsize=256)  # in an outage all instances are told the same
 def quote(text: str) -> str:
     """What others wrote, for a message.
 
-    Whoever shows the message cuts it shorter, after looking for the secrets in use: here the cut
-    could leave the first half of one, which nobody would recognise.
+    Whoever shows the message cuts it to half of this, after looking for the secrets in use: here
+    the cut could leave the first half of one, which nobody would recognise.
     """
-    return redact(text, max_chars=2_000)
+    return redact(text, max_chars=_QUOTED_CHARS)
 
 
 def retry_after(response: httpx.Response, now: float) -> float | None:

@@ -188,7 +188,7 @@ def test_known_secret_never_comes_out_whatever_surrounds_it(
 def test_known_secret_is_not_cut_in_half_at_the_limit(
     secret: str, offset: int, rest: int, filler: str, traceback: bool
 ) -> None:
-    limit = 65_536 if traceback else INPUT_LIMIT_CHARS
+    limit = 65_536 if traceback else 600  # twice what is shown
     registry = SecretRegistry()
     registry.update("account", [secret])
     text = (filler * limit)[: limit + offset] + "#" + secret + "$" * rest
@@ -340,3 +340,25 @@ def test_logger_with_the_processor_writes_no_secret() -> None:
     with structlog.testing.capture_logs(processors=[processor("hunter22")]) as logs:
         structlog.get_logger("test").warning("login refused", detail="hunter22")
     assert logs == [{"event": "login refused", "detail": "[redacted]", "log_level": "warning"}]
+
+
+@pytest.mark.parametrize("begin", [*range(285, 301), *range(585, 601), 1_000])
+def test_no_part_of_a_known_secret_is_left_where_the_text_is_cut(begin: int) -> None:
+    """Only about twice what is shown is looked at; a secret that begins there is seen whole."""
+    registry = SecretRegistry()
+    registry.update("account", [SECRET])
+    words = ("word " * 300)[:begin]
+    shown = registry.redact(f"{words}{SECRET} and more of it {'word ' * 200}", max_chars=300)
+    assert len(shown) <= 300
+    assert shown.startswith("word word")
+    assert SECRET[:6] not in shown
+
+
+def test_overlapping_secrets_are_all_hidden() -> None:
+    registry = SecretRegistry()
+    registry.update("one", ["aaaaaaX"])
+    registry.update("other", ["aaaXbcde"])
+    assert registry.redact("see aaaaaaXbcde.") == "see [redacted]."
+    registry.update("other", ["something"])
+    registry.update("other", ["something else"])  # the one before the last is forgotten
+    assert registry.redact("see aaaXbcde.") == "see aaaXbcde."
