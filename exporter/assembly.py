@@ -27,7 +27,7 @@ from exporter.scraping.project import Project, origin_of
 from exporter.scraping.scraper import Scraper
 from exporter.transport.backoff import Jitter
 from exporter.transport.clock import CloudClocks
-from exporter.transport.wire import Wire, connect
+from exporter.transport.wire import Wire, connect, read_authorities
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +38,7 @@ class Assembly:
 
     scraper: Scraper
     wire: Wire
+    authorities: bytes  # what api.ca_file held
     clients: dict[str, ProjectClient]
 
 
@@ -116,7 +117,12 @@ class Exporter:
     def _assemble(self, config: Config) -> Assembly:
         previous = self._assembly
         self._clocks.keep({(project.id, project.endpoint) for project in config.projects})
-        kept = previous is not None and previous.scraper.config.api == config.api
+        authorities = self._read_authorities(config.api)
+        kept = (
+            previous is not None
+            and previous.scraper.config.api == config.api
+            and previous.authorities == authorities
+        )
         wire = previous.wire if previous is not None and kept else self._connect(config.api)
         clients: dict[str, ProjectClient] = {}
         projects: list[Project] = []
@@ -134,7 +140,11 @@ class Exporter:
         )
         if previous is not None:
             scraper.adopt(previous.scraper)
-        return Assembly(scraper, wire, clients)
+        return Assembly(scraper, wire, authorities, clients)
+
+    def _read_authorities(self, config: ApiConfig) -> bytes:
+        with _certificate_problems(config):
+            return read_authorities(config) if self._transport is None else b""
 
     def _connect(self, config: ApiConfig) -> Wire:
         with _certificate_problems(config):

@@ -55,6 +55,7 @@ BORDERS = {
     "aiohttp": {
         "transport.connections",
         "transport.exchange",
+        "transport.names",
         "transport.persistent",
         "transport.unanswered",
     },

@@ -17,10 +17,10 @@ def backoff_seconds(attempt: int, *, base: float, cap: float, jitter: Jitter) ->
 
 
 def retry_seconds(attempt: int, retry_after: float | None, *, jitter: Jitter) -> float:
-    """How long to wait before try `attempt` + 1: what the answer names, else a random back-off."""
-    if retry_after is not None:
-        return retry_after
-    return backoff_seconds(attempt, base=_RETRY_BASE_SECONDS, cap=_RETRY_CAP_SECONDS, jitter=jitter)
+    """How long to wait before try `attempt` + 1: a random back-off, or longer where the answer
+    says so. One that says "at once" to everybody would be asked without end."""
+    step = backoff_seconds(attempt, base=_RETRY_BASE_SECONDS, cap=_RETRY_CAP_SECONDS, jitter=jitter)
+    return max(step, retry_after or 0.0)
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:

@@ -53,12 +53,15 @@ class ExactTransport(AiohttpTransport):
         ssl_context: ssl.SSLContext,
         proxy: Proxy | None,
         keepalive_seconds: float = IDLE_SECONDS,
+        most_open: int = 50,
     ) -> None:
         self._proxy = proxy
 
         def open_session() -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
-                connector=Connector(ssl_context=ssl_context, idle_seconds=keepalive_seconds),
+                connector=Connector(
+                    ssl_context=ssl_context, idle_seconds=keepalive_seconds, most_open=most_open
+                ),
                 request_class=Request,
                 response_class=Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -72,6 +75,14 @@ class ExactTransport(AiohttpTransport):
 
         # Called with the first request: a session needs a running loop.
         super().__init__(verify=ssl_context, trust_env=False, client=open_session)
+
+    def unresolved(self, request: httpx.Request) -> str:
+        """The name that the request waits for, where the DNS has not answered yet."""
+        if not isinstance(self.client, aiohttp.ClientSession):
+            return ""
+        assert isinstance(self.client.connector, Connector)
+        name = URL(self._proxy.address).host if self._proxy is not None else request.url.host
+        return name if name and self.client.connector.names.is_resolving(name) else ""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if not isinstance(self.client, aiohttp.ClientSession):

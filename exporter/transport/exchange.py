@@ -14,6 +14,7 @@ from exporter.transport.background import BackgroundLimiter
 from exporter.transport.backoff import parse_policy_hint
 from exporter.transport.bodies import read_body
 from exporter.transport.clock import CloudClock, loop_time
+from exporter.transport.connections import ExactTransport
 from exporter.transport.failures import quote, reason_of, retry_after
 from exporter.transport.limits import Permit, RateLimiter
 from exporter.transport.query import Query, Share
@@ -134,7 +135,8 @@ class LimitedTransport(httpx.AsyncBaseTransport):
                     await response.aclose()
         except TimeoutError as exc:
             seconds = self._timeout if permit is None else permit.age(at_most=self._timeout)
-            raise timed_out(way, seconds, begun=begun) from exc
+            unresolved = _unresolved(self._inner, request)
+            raise timed_out(way, seconds, begun=begun, unresolved=unresolved) from exc
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as exc:
             raise network_error(exc, way, now=self._clock()) from exc
         headers = response.headers
@@ -161,6 +163,10 @@ def _learn_the_time(response: httpx.Response, sent: float) -> None:
     headers = response.headers
     if isinstance(clock, CloudClock) and "age" not in headers and response.content[:1] == b"{":
         clock.observe(headers.get("date"), sent=sent, received=loop_time())
+
+
+def _unresolved(inner: httpx.AsyncBaseTransport, request: httpx.Request) -> str:
+    return inner.unresolved(request) if isinstance(inner, ExactTransport) else ""
 
 
 def _plain_headers(headers: httpx.Headers) -> httpx.Headers:

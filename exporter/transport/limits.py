@@ -264,17 +264,15 @@ class RateLimiter:
             seconds = retry_after or 0.0
         else:
             self._round += 1
-            seconds = (
-                retry_after
-                if retry_after is not None
-                else backoff_seconds(
-                    self._throttled_in_a_row,
-                    base=_THROTTLE_BASE_SECONDS,
-                    # Only 429s in a row make the whole period of a policy worth waiting for.
-                    cap=max(_THROTTLE_CAP_SECONDS, hint or 0.0),
-                    jitter=self._jitter,
-                )
+            step = backoff_seconds(
+                self._throttled_in_a_row,
+                base=_THROTTLE_BASE_SECONDS,
+                # Only 429s in a row make the whole period of a policy worth waiting for.
+                cap=max(_THROTTLE_CAP_SECONDS, hint or 0.0),
+                jitter=self._jitter,
             )
+            # An answer that names no time, or one gone by, does not end the back-off.
+            seconds = max(step, retry_after or 0.0)
             self._throttled_in_a_row += 1
         self._silent_until = max(self._silent_until, now + min(seconds, _COOLDOWN_CAP_SECONDS))
         for _, _, query, future in itertools.chain(*self._waiters.values()):

@@ -6,10 +6,10 @@ answer that nobody asked for waits there for the next request
 outlives every change of the DNS.
 """
 
-import functools
 import select
 import socket
 import ssl
+import weakref
 from time import monotonic
 from typing import Any
 
@@ -18,6 +18,7 @@ import structlog
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import AddrInfoType, Connection
 
+from exporter.transport.names import NameResolver
 from exporter.transport.unanswered import TunnelError
 
 log = structlog.get_logger(__name__)
@@ -37,26 +38,27 @@ class Conversation(ResponseHandler):
         super().__init__(loop)
         self.opened = monotonic()
         self.requests = 0
+        self.rested = self.opened  # when it was last used
         self.is_silent = True  # nothing of the answer that is awaited has come
-        self._is_idle = False
+        self.is_idle = False
         self._last_request_id = ""
         self._ids_differ = False
 
     def begin(self, connection: Connection) -> None:
         """A request goes out next."""
         self.requests += 1
-        self.is_silent, self._is_idle = True, False
+        self.is_silent, self.is_idle = True, False
         connection.add_callback(self._rest)
 
     def _rest(self) -> None:
-        self._is_idle = True
+        self.is_idle, self.rested = True, monotonic()
 
     def data_received(self, data: bytes) -> None:
         if not data:  # aiohttp's own way of going on with what came before
             super().data_received(data)
             return
         self.is_silent = False
-        if not self._is_idle:
+        if not self.is_idle:
             super().data_received(data)
         elif self.transport is not None:
             log.debug("nobody asked for what came on an idle connection", bytes=len(data))
@@ -151,15 +153,33 @@ class Connector(aiohttp.TCPConnector):
     It also tells what fails at the proxy from what fails behind it.
     """
 
-    def __init__(self, *, ssl_context: ssl.SSLContext, idle_seconds: float) -> None:
+    def __init__(self, *, ssl_context: ssl.SSLContext, idle_seconds: float, most_open: int) -> None:
+        """Idle connections are closed where there would be more than `most_open` otherwise."""
+        self.names = NameResolver()
         super().__init__(
             limit=0,
             ssl=ssl_context,
             keepalive_timeout=idle_seconds,
             socket_factory=open_socket,
+            resolver=self.names,
         )
+        self._most_open = most_open
+        self._conversations: weakref.WeakSet[Conversation] = weakref.WeakSet()
         # There is no public way to a protocol of one's own; a test holds that it is in use.
-        self._factory = functools.partial(Conversation, loop=self._loop)  # type: ignore[assignment]
+        self._factory = self._open_conversation  # type: ignore[assignment]
+
+    def _open_conversation(self) -> Conversation:
+        conversation = Conversation(self._loop)
+        self._conversations.add(conversation)
+        return conversation
+
+    def _make_room(self) -> None:
+        if len(self._conversations) < self._most_open:
+            return
+        connected = [each for each in self._conversations if each.transport is not None]
+        idle = sorted((each for each in connected if each.is_idle), key=lambda each: each.rested)
+        for conversation in idle[: max(0, len(connected) - self._most_open + 1)]:
+            conversation.end()
 
     async def connect(
         self,
@@ -167,6 +187,7 @@ class Connector(aiohttp.TCPConnector):
         traces: list[Any],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
     ) -> Connection:
+        self._make_room()
         while True:
             try:
                 connection = await super().connect(req, traces=traces, timeout=timeout)

@@ -30,12 +30,25 @@ class Way:
     proxy: str = ""
 
 
+_RESOLVER_HINT = (
+    "check this machine's resolver (/etc/resolv.conf) and the way to it (firewall, port 53)"
+)
+
+
 class TunnelError(aiohttp.ClientConnectionError):
     """The proxy did not answer CONNECT as HTTP wants; the cause says how."""
 
 
-def timed_out(way: Way, seconds: float, *, begun: bool) -> ApiError:
-    """The whole of an exchange took longer than it may; the answer may have `begun`."""
+def timed_out(way: Way, seconds: float, *, begun: bool, unresolved: str) -> ApiError:
+    """The whole of an exchange took longer than it may; the answer may have `begun`, or the DNS
+    not even answered for the name that is `unresolved`."""
+    if unresolved:
+        whose = "the proxy's name" if way.proxy else "the name"
+        return UnavailableError(
+            f"the DNS did not answer for {whose} {unresolved} within {seconds:g} s",
+            reason=Reason.TIMEOUT,
+            hint=_RESOLVER_HINT,
+        )
     by_way_of = f" by way of the proxy {way.proxy}" if way.proxy else ""
     if begun:
         return UnavailableError(
@@ -229,7 +242,7 @@ def _unknown_name(exc: aiohttp.ClientConnectorDNSError, way: Way) -> ApiError:
         )
     return _no_network(
         f"the DNS did not answer for {whose} {name}: {said}",
-        "check this machine's resolver (/etc/resolv.conf) and the way to it (firewall, port 53)",
+        _RESOLVER_HINT,
     )
 
 

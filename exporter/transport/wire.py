@@ -12,6 +12,7 @@ from exporter.config.schema import ApiConfig
 from exporter.transport.background import background_pool
 from exporter.transport.backoff import Jitter
 from exporter.transport.connections import ExactTransport, Proxy
+from exporter.transport.descriptors import most_connections
 from exporter.transport.exchange import LimitedTransport, Observe
 from exporter.transport.limits import ConnectionPool
 
@@ -78,15 +79,25 @@ def connect(
 ) -> Wire:
     """The shared connections; `transport` takes the network's place in tests."""
     proxy = Proxy.of(config.proxy_url.get_secret_value()) if config.proxy_url is not None else None
+    most = (
+        config.max_connections
+        if transport is not None
+        else most_connections(config.max_connections)
+    )
     limited = LimitedTransport(
-        transport if transport is not None else _open_connections(config, proxy),
+        transport or ExactTransport(ssl_context=ssl_context(config), proxy=proxy, most_open=most),
         timeout=config.timeout,
         observe=observe,
         clock=clock,
         proxy=proxy.address if proxy is not None else "",
     )
-    pool = ConnectionPool(config.max_connections)
+    pool = ConnectionPool(most)
     return Wire(limited, pool, background_pool(pool), config, clock, jitter)
+
+
+def read_authorities(config: ApiConfig) -> bytes:
+    """What `api.ca_file` holds now: a renewed one is another configuration. OSError."""
+    return config.ca_file.read_bytes() if config.ca_file is not None else b""
 
 
 def ssl_context(config: ApiConfig) -> ssl.SSLContext:
@@ -98,10 +109,3 @@ def ssl_context(config: ApiConfig) -> ssl.SSLContext:
         # chain, the dates and the name are verified all the same.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
-
-
-def _open_connections(config: ApiConfig, proxy: Proxy | None) -> ExactTransport:
-    return ExactTransport(
-        ssl_context=ssl_context(config),
-        proxy=proxy,
-    )

@@ -352,7 +352,7 @@ async def test_another_project_is_not_silent(clock: Clock) -> None:
     [
         (7.0, None, 7.0),
         (7.0, 300.0, 7.0),
-        (0.0, 300.0, 0.0),
+        (0.0, 300.0, 1.0),  # never less than the back-off
         (None, 300.0, 1.0),
         (None, None, 1.0),
         (1e9, None, 900.0),
@@ -544,9 +544,10 @@ def test_back_off_is_full_jitter_up_to_a_cap() -> None:
     assert bounds == [(0, 0.5), (0, 1.0), (0, 2.0), (0, 10.0), (0, 10.0)]
 
 
-def test_a_retry_waits_for_the_announced_time_or_backs_off() -> None:
+def test_a_retry_waits_for_the_announced_time_and_never_less_than_the_back_off() -> None:
     assert retry_seconds(0, 7.0, jitter=longest) == 7.0
-    assert retry_seconds(3, 0.0, jitter=longest) == 0.0
+    assert retry_seconds(3, 0.0, jitter=longest) == 4.0
+    assert retry_seconds(3, 3.0, jitter=longest) == 4.0
     assert [retry_seconds(n, None, jitter=longest) for n in range(6)] == [0.5, 1, 2, 4, 8, 10]
 
 

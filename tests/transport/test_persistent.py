@@ -257,6 +257,40 @@ def test_a_socket_is_probed_before_a_nat_forgets_it() -> None:
         assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20
 
 
+async def test_idle_connections_make_room_for_new_ones() -> None:
+    """To many hosts one after the other: those that rest are not more than are allowed at all."""
+    wire = connect(ApiConfig(max_connections=3))
+    ended: list[int] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = writer.get_extra_info("sockname")[1]
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(answer("x"))
+        ended.append(ports.index(port))
+        writer.close()
+
+    servers = [await asyncio.start_server(talk, "127.0.0.1", 0) for _ in range(5)]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    try:
+        for port in ports:
+            extensions = {"query": Query(), "operation": LIST_BACKUPS}
+            url = f"http://127.0.0.1:{port}/"
+            await wire.send(httpx.Request("GET", url, extensions=extensions))
+        async with asyncio.timeout(5):
+            while len(ended) < 2:
+                await asyncio.sleep(0)
+        assert sorted(ended) == [0, 1]
+    finally:
+        await wire.aclose()
+        async with asyncio.timeout(5):
+            while len(ended) < 5:
+                await asyncio.sleep(0)
+        for server in servers:
+            server.close()
+            await server.wait_closed()
+
+
 # A stale connection ----------------------------------------------------------------------------
 
 
