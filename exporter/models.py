@@ -9,10 +9,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from exporter.errors import ApiError, Reason
 
-FULL_BACKUP_TYPES = ("auto", "manual")
-
-
 T = TypeVar("T")
+
+FULL_BACKUP_TYPES = ("auto", "manual")
 
 
 class InstanceKey(NamedTuple):
@@ -159,6 +158,14 @@ class FullBackup(NamedTuple):
     begin: float | None
     end: float | None  # None while it runs
     size_megabytes: float | None
+
+
+class UnreadableBackup(NamedTuple):
+    """A row that makes no sense: it spoils what is known of its instance, and of no other."""
+
+    id: str
+    instance_id: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)

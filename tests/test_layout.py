@@ -144,6 +144,7 @@ PURE = {
     "restores.ranges",
     "scraping.shard",
     "transport.json_body",
+    "transport.pages",
     "web.client_hello",
     "web.request_head",
 }

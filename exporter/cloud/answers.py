@@ -169,6 +169,10 @@ class InstancePage:
     total_count: int | None
 
     @property
+    def rows(self) -> Sequence[FoundInstance]:
+        return self.instances
+
+    @property
     def row_count(self) -> int:
         return len(self.instances)
 

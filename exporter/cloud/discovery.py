@@ -10,19 +10,17 @@ import structlog
 
 from exporter.cloud.answers import FoundInstance, InstancePage
 from exporter.config.schema import DiscoveryConfig
-from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
+from exporter.errors import ApiError, DeadlineError, Reason
 from exporter.models import Failure
 from exporter.transport.failures import quote
+from exporter.transport.pages import read_pages
 from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
 
 # What can be a part of the API's path and of a label without surprise.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# A listing that goes on beyond these has no end: no project holds so many.
-_MAX_PAGES = 1_000
-_MAX_INSTANCES = 20_000
-_PAGE_ROWS = 100  # the most that the API allows
+_MAX_INSTANCES = 20_000  # no project holds so many
 _TOLD = 5  # of many ids or names, in a line of the log
 # What a listing may wait for: slots, the end of a silence, an announced Retry-After.
 _PATIENCE_SECONDS = 300.0
@@ -196,57 +194,14 @@ class Discovery:
         return instances
 
     async def _fetch_pages(self, version: str) -> list[FoundInstance]:
-        for _ in range(2):
-            instances, announced = await self._fetch_pass(version)
-            if announced is not None and len(instances) >= announced:
-                return list(instances.values())
-        # An instance that slipped through while pages moved must not lose its series.
-        raise BadResponseError(
-            f"the listing of instances has {len(instances)} of {announced} that it announces"
-            if announced is not None
-            else "the pages of the listing of instances move while they are read"
-        )
+        query = Query(deadline=asyncio.get_running_loop().time() + _PATIENCE_SECONDS)
 
-    async def _fetch_pass(self, version: str) -> tuple[dict[str, FoundInstance], int | None]:
-        """All pages once, and how many instances the last one announces; None if they do not join.
+        async def fetch(offset: int) -> InstancePage:
+            return await self._client.fetch_instances(version=version, offset=offset, query=query)
 
-        Each page begins with the last instance of the one before: else they have moved. A full
-        page proves nothing, whatever total_count says: there may be more behind it.
-        """
-        loop = asyncio.get_running_loop()
-        query = Query(deadline=loop.time() + _PATIENCE_SECONDS)
-        timer = loop.call_at(query.deadline, query.expire)
-        instances: dict[str, FoundInstance] = {}
-        first: Sequence[FoundInstance] | None = None
-        offset = announced = 0
-        joint: str | None = None
-        joined = True
-        try:
-            for _ in range(_MAX_PAGES):
-                page = await self._client.fetch_instances(
-                    version=version, offset=offset, query=query
-                )
-                rows, total = page.instances, page.total_count
-                announced = announced if total is None else total
-                if offset and rows == first:
-                    if announced == len(instances):
-                        return instances, announced
-                    raise BadResponseError("the listing of instances ignores the offset of pages")
-                joined = joined and (joint is None or (bool(rows) and rows[0].id == joint))
-                first = rows if first is None else first
-                known = len(instances)
-                instances.update((instance.id, instance) for instance in rows)
-                if len(instances) > _MAX_INSTANCES:
-                    break
-                # A page with nothing new comes after the last one.
-                is_last = total is not None and offset + len(rows) >= total
-                if len(instances) == known or (is_last and len(rows) < _PAGE_ROWS):
-                    return instances, announced if joined else None
-                joint = rows[-1].id if len(rows) > 1 else None
-                offset += max(1, len(rows) - 1)
-        finally:
-            timer.cancel()
-        raise BadResponseError(f"the listing of instances has no end: {len(instances)} so far")
+        with query.until_deadline():
+            rows = await read_pages(fetch, what="instances", most=_MAX_INSTANCES)
+        return list(rows.values())
 
     async def aclose(self) -> None:
         if (task := self._task) is not None:

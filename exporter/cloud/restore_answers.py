@@ -8,13 +8,18 @@ has a range that starts after its end: such a pair is refused, never swapped.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import NamedTuple
 
 import msgspec
 
 from exporter.cloud.answers import check_instance
 from exporter.errors import BadResponseError
-from exporter.models import FULL_BACKUP_TYPES, BackupState, FullBackup, TimeRange
+from exporter.models import (
+    FULL_BACKUP_TYPES,
+    BackupState,
+    FullBackup,
+    TimeRange,
+    UnreadableBackup,
+)
 from exporter.transport.failures import not_json, quote
 from exporter.transport.json_body import decode
 from exporter.transport.times import parse_time
@@ -98,14 +103,6 @@ class _FullListing(msgspec.Struct, gc=False):
 _decode_full_listing = msgspec.json.Decoder(_FullListing).decode
 _decode_identity = msgspec.json.Decoder(_Identity).decode
 _decode_full_row = msgspec.json.Decoder(_FullRow).decode
-
-
-class UnreadableBackup(NamedTuple):
-    """A row that makes no sense: it spoils what is known of its instance, and of no other."""
-
-    id: str
-    instance_id: str
-    problem: str
 
 
 @dataclass(frozen=True, slots=True)

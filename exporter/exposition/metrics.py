@@ -29,10 +29,19 @@ from prometheus_client.registry import Collector
 from exporter import __version__
 from exporter.exposition.lines import Encoder, Labels, LastExpositions, Table
 from exporter.exposition.negotiation import OPENMETRICS, Format, accepts_gzip, choose_format
+from exporter.exposition.restores import RESTORE_FAMILIES, table_of
 from exporter.models import InstanceResult, Snapshot
 
 PREFIX = "gaussdb_mysql_"
 BYTES_PER_KILOBYTE = 1024
+# What is asked of the cloud: each has its histogram from the start.
+OPERATIONS = (
+    "list_backups",
+    "show_restore_time",
+    "list_full_backups",
+    "list_instances",
+    "login",
+)
 
 
 def _bytes(kilobytes: float | None) -> float | None:
@@ -211,6 +220,7 @@ class SnapshotCollector(Collector):
             (_table(family, _LABELS, read_labels, readings) for family in BACKUP_FAMILIES),
             (_table(family, _LABELS, labels, results) for family in INSTANCE_FAMILIES),
             (make(results) for make in (_api_errors, _instance_info)),
+            (table_of(family, PREFIX, results) for family in RESTORE_FAMILIES),
             (_table(family, ("project",), project_labels, projects) for family in PROJECT_FAMILIES),
         ):
             if table.values:  # absent means absent: not even a header
@@ -279,8 +289,7 @@ class OwnMetrics:
             registry=self.registry,
         )
         self._observers = {
-            operation: self._request_duration.labels(operation).observe
-            for operation in ("list_backups", "list_instances", "login")
+            operation: self._request_duration.labels(operation).observe for operation in OPERATIONS
         }
         Gauge(
             PREFIX + "exporter_build_info",

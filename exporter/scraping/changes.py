@@ -1,13 +1,16 @@
 """What is told in the log of a scrape: what has changed, never the same thing twice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 
-from exporter.models import InstanceResult
+from exporter.models import Failure, InstanceKey, InstanceResult, Source
 from exporter.scraping.watch import Watch
 
 log = structlog.get_logger(__name__)
+
+_NAMED = 5  # of many instances, in a line of the log
 
 
 def log_change(watch: Watch, result: InstanceResult, *, now: float) -> None:
@@ -49,3 +52,53 @@ def log_listings(results: Sequence[InstanceResult]) -> None:
             pages_done=sum(progress.pages_done for progress in listings),
             pages_total=sum(progress.pages_total for progress in listings),
         )
+
+
+class SourceChanges:
+    """Of what is asked beside the backups: which instances' sources were told to fail, and why."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[InstanceKey, Source], Failure] = {}
+
+    def adopt(self, previous: "SourceChanges") -> None:
+        self._told = previous._told
+
+    def log(self, results: Iterable[InstanceResult]) -> None:
+        """A line of the log for each cause that is new, and for each source that works again."""
+        failing: dict[tuple[str, Source, Failure], list[InstanceResult]] = {}
+        recovered: dict[tuple[str, Source], list[InstanceResult]] = {}
+        for result in results:
+            instance = result.instance
+            for source, known in result.sources.items():
+                told = self._told.get((instance.key, source))
+                if known.failure is not None:
+                    self._told[instance.key, source] = known.failure
+                    if told is None or told.reason is not known.failure.reason:
+                        cause = replace(known.failure, request_id="", tried=1)
+                        failing.setdefault((instance.project_id, source, cause), []).append(result)
+                elif told is not None and known.reading is not None:
+                    del self._told[instance.key, source]
+                    recovered.setdefault((instance.project_id, source), []).append(result)
+        for (project_id, source, failure), those in failing.items():
+            log.warning(
+                "source failing",
+                project=project_id,
+                source=source.value,
+                reason=failure.reason.value,
+                error=failure.message,
+                hint=failure.hint,
+                **failure.facts,
+                **_facts_of(those),
+            )
+        for (project_id, source), those in recovered.items():
+            log.info(
+                "source works again", project=project_id, source=source.value, **_facts_of(those)
+            )
+
+
+def _facts_of(results: Sequence[InstanceResult]) -> dict[str, object]:
+    instances = [result.instance for result in results]
+    return {
+        "instances": len(instances),
+        "names": [each.name or each.id for each in instances[:_NAMED]],
+    }

@@ -1,6 +1,7 @@
 """What each instance has come to when a scrape's time is over."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporter.errors import Reason
@@ -8,6 +9,7 @@ from exporter.models import Failure, InstanceResult, Reading
 from exporter.scraping.changes import log_change
 from exporter.scraping.failures import NO_TIME, not_in_time
 from exporter.scraping.in_flight import InFlightQuery
+from exporter.scraping.sources import SourceResults
 from exporter.scraping.watch import Watch
 
 # With less time than this a scrape asks in vain. That is nobody's failure but the scraper's.
@@ -29,7 +31,9 @@ class Span:
         return self.deadline - self.begun >= LEAST_SECONDS
 
 
-def collect(watch: Watch, in_flight: InFlightQuery, span: Span) -> InstanceResult:
+def collect(
+    watch: Watch, in_flight: InFlightQuery, span: Span, sources: SourceResults
+) -> InstanceResult:
     """The instance's part in the scrape, whatever its query does."""
     now = asyncio.get_running_loop().time()
     outcome = _outcome(watch, in_flight, span)
@@ -61,19 +65,29 @@ def collect(watch: Watch, in_flight: InFlightQuery, span: Span) -> InstanceResul
         duration_seconds=finished - in_flight.started,
         api_requests=requests - in_flight.requests_before,
         api_errors=api_errors,
-        api_requests_total=watch.meter.requests,
-        api_errors_total=dict(watch.meter.errors),
+        api_requests_total=watch.meter.requests + sources.requests,
+        api_errors_total=_total_errors(watch.meter.errors, sources.errors),
         last_success=watch.last_success,
         progress=watch.sync.progress,
         last_reading=watch.last_reading,
         last_end=watch.last_end,
         clock_ahead_seconds=watch.clock.ahead,
+        restore_window=sources.restore_window,
+        full_backups=sources.full_backups,
     )
     # Not where a later query was faster, nor where there was no time to learn anything.
     if in_flight.started >= watch.result_begun and failure is not NO_TIME:
         watch.result, watch.result_begun = result, in_flight.started
         log_change(watch, result, now=watch.clock())
     return result
+
+
+def _total_errors(
+    queries: Mapping[Reason, int], sources: Mapping[Reason, int]
+) -> Mapping[Reason, int]:
+    if not sources:
+        return dict(queries)
+    return {reason: count + sources[reason] for reason, count in queries.items()}
 
 
 def _outcome(watch: Watch, in_flight: InFlightQuery, span: Span) -> Reading | Failure:

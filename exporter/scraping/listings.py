@@ -167,6 +167,9 @@ class WindowListings:
 
         return ended
 
+    def are_under_way(self, project: str) -> bool:
+        return self._running.get(project, 0) > 0
+
     async def aclose(self) -> None:
         """Stop all; what was read stays with the windows."""
         self._closed = True

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from exporter.backups.listing import Client
+from exporter.backups import listing as backups
 from exporter.cloud.discovery import Discovery
 from exporter.config.schema import ProjectConfig
 from exporter.models import ProjectResult
+from exporter.restores import listing as full_backups
+from exporter.restores import window
 from exporter.scraping.failures import failure_of
 from exporter.transport.clock import CloudClock
 
@@ -17,6 +20,10 @@ _PROOFS = {"password", "password_file", "secret_key", "secret_key_file", "securi
 def origin_of(config: ProjectConfig) -> object:
     """Where and as whom a project is read: what is known of it is known of that alone."""
     return config.endpoint, config.iam_endpoint, config.auth.model_dump(exclude=_PROOFS)
+
+
+class Client(backups.Client, window.Client, full_backups.Client, Protocol):
+    """What a scrape needs of the API's client."""
 
 
 @dataclass(slots=True, eq=False)

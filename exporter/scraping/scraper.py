@@ -17,12 +17,13 @@ from exporter.models import (
     Snapshot,
     View,
 )
-from exporter.scraping.changes import log_listings
+from exporter.scraping.changes import SourceChanges, log_listings
 from exporter.scraping.collecting import SHARED_SECONDS, Span, collect
 from exporter.scraping.in_flight import InFlightQuery, cut_off
-from exporter.scraping.listings import WindowListings
 from exporter.scraping.project import Project
+from exporter.scraping.sources import Sources
 from exporter.scraping.turns import in_turn
+from exporter.scraping.urgency import Urgency
 from exporter.scraping.watch import Watch, Watches
 from exporter.transport.query import Query, Share
 
@@ -30,6 +31,8 @@ from exporter.transport.query import Query, Share
 _STARTED_AT_ONCE = 20
 # As for their results: what else there is to do waits for so many.
 _COLLECTED_AT_ONCE = 500
+# How long a scrape waits, after the queries, for what is asked beside them and was never told.
+_SOURCES_SECONDS = 1.0
 
 
 class Scraper:
@@ -54,10 +57,13 @@ class Scraper:
         )
         # All queries under way, those that nobody waits for any longer among them.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listings = WindowListings(is_busy=self._is_asking)
+        self._urgency = Urgency()
+        self._sources = Sources(
+            config.api, self.projects, clock=clock, redact=redact, room=self._urgency.room_behind
+        )
+        self._source_changes = SourceChanges()
         self._closed = False
         self._turns = itertools.count()
-        self._new: dict[str, dict[InFlightQuery, None]] = {}  # by project: what is new is asked
         self._last: Snapshot | None = None  # of all instances
         self._newest: Snapshot | None = None  # of a probe too
         self._last_begun = self._newest_begun = float("-inf")
@@ -91,14 +97,18 @@ class Scraper:
     def adopt(self, previous: "Scraper") -> None:
         """Go on with what `previous` knows of the instances that have not changed."""
         self._watches.adopt(previous._watches)
+        self._sources.adopt(previous._sources)
+        self._source_changes.adopt(previous._source_changes)
         self._turns = previous._turns
         self._newest = previous._newest
 
-    async def scrape(self, seconds: float, only: InstanceKey | None = None) -> Snapshot:
+    async def scrape(
+        self, seconds: float, only: InstanceKey | None = None, *, patient: bool = False
+    ) -> Snapshot:
         """Ask every instance, or one, and return after `seconds` at the latest.
 
         What is not answered by then is failed as `deadline`; it goes on, and the next scrape
-        joins it.
+        joins it. `patient`: there will be no next one, so wait for what is asked beside.
         """
         loop = asyncio.get_running_loop()
         started, begun = self._clock(), loop.time()
@@ -108,10 +118,14 @@ class Scraper:
             return self._last
         # Those that are known do not wait for the discovery of others, which may hang.
         queries = await self._ask_known(deadline, only)
+        await self._refresh_sources(queries)
         await self._ask_discovered(queries, deadline, only)
+        await self._refresh_sources(queries)
         tasks = [in_flight.task for in_flight in queries.values() if in_flight.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
+        patience = deadline if patient else min(deadline, loop.time() + _SOURCES_SECONDS)
+        await self._sources.wait([watch.instance for watch in queries], until=patience)
         waited = time.perf_counter()
         snapshot = await self._collect(queries, started, span)
         if begun >= self._newest_begun and span.is_enough:  # not where a later scrape was faster
@@ -119,6 +133,7 @@ class Scraper:
         if only is None and begun >= self._last_begun and not _was_cut_short(snapshot):
             self._last, self._last_begun = snapshot, begun
         log_listings(snapshot.results)
+        self._source_changes.log(snapshot.results)
         self.collecting_seconds = time.perf_counter() - waited
         return snapshot
 
@@ -169,7 +184,8 @@ class Scraper:
         results = []
         for i, (watch, in_flight) in enumerate(queries.items(), start=1):
             if self._watches.is_current(watch):
-                results.append(collect(watch, in_flight, span))
+                sources = self._sources.results(watch.instance)
+                results.append(collect(watch, in_flight, span, sources))
             if i % _COLLECTED_AT_ONCE == 0 and loop.time() < span.deadline:
                 await asyncio.sleep(0)
         order = {key: i for i, key in enumerate(self._watches.keys())}
@@ -177,6 +193,10 @@ class Scraper:
         results = [result for result in results if result.instance.key in order]
         results.sort(key=lambda result: order[result.instance.key])
         return Snapshot(started, self._clock(), results, self._project_results())
+
+    async def _refresh_sources(self, queries: Mapping[Watch, InFlightQuery]) -> None:
+        if not self._closed:
+            await self._sources.refresh([watch.instance for watch in queries], self.instances)
 
     def _is_fresh(self, now: float) -> bool:
         age = now - self._last.finished if self._last is not None else float("inf")
@@ -201,7 +221,7 @@ class Scraper:
         )
         in_flight = watch.in_flight = InFlightQuery.begin(query, self._redact)
         if query.share is Share.NEW:
-            self._new.setdefault(watch.instance.project_id, {})[in_flight] = None
+            self._urgency.began(watch.instance.project_id, in_flight)
         in_flight.task = asyncio.create_task(self._run(watch, in_flight))
         self._tasks.add(in_flight.task)
         in_flight.task.add_done_callback(self._tasks.discard)
@@ -214,30 +234,15 @@ class Scraper:
 
     async def _run(self, watch: Watch, in_flight: InFlightQuery) -> None:
         try:
-            refresh = partial(watch.refresh, listings=self._listings)
+            refresh = partial(watch.refresh, listings=self._urgency.listings)
             await in_flight.run(refresh, of=watch.instance.key)
         finally:
             if watch.in_flight is in_flight:
                 watch.in_flight = None
-            self._new.get(watch.instance.project_id, {}).pop(in_flight, None)
-            self._listings.start(watch.instance.project_id)
+            self._urgency.ended(watch.instance.project_id, in_flight)
+            self._sources.start(watch.instance.project_id)
         if isinstance(in_flight.outcome, Reading):
             watch.last_success = watch.clock()
-
-    def _is_asking(self, project: str) -> bool:
-        """Whether an instance of the project still waits to be asked what is new."""
-        queries = self._new.get(project, {})
-        answered = []
-        for in_flight in queries:
-            if in_flight.is_answered:
-                answered.append(in_flight)
-            elif in_flight.query.is_waiting:
-                break
-        else:
-            queries = {}
-        for in_flight in answered:
-            self._new[project].pop(in_flight)
-        return bool(queries)
 
     def _project_results(self) -> list[ProjectResult]:
         return [project.result(self._redact) for project in self.projects.values()]
@@ -265,17 +270,18 @@ class Scraper:
 
     async def drain(self) -> None:
         """Wait until no query is under way. Listings end: who took over goes on with them."""
-        await self._listings.aclose()
+        await self._urgency.listings.aclose()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def aclose(self) -> None:
         """Stop all queries and wait for their end."""
         self._closed = True
-        await self._listings.aclose()
+        await self._urgency.listings.aclose()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._sources.aclose()
         for project in self.projects.values():
             if project.discovery is not None:
                 await project.discovery.aclose()

@@ -240,7 +240,7 @@ async def test_a_total_that_counts_the_rows_of_its_page_hides_no_instance(
     assert (discovery.success, len(discovery.found.monitored)) == (True, count)
 
 
-@pytest.mark.parametrize(("page_rows", "requests"), [(100, 203), (1, 1000)])
+@pytest.mark.parametrize(("page_rows", "requests"), [(100, 203), (1, 2000)])
 async def test_a_listing_without_an_end_is_given_up(
     clock: Clock, page_rows: int, requests: int
 ) -> None:

@@ -7,13 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.cloud.restore_answers import (
-    UnreadableBackup,
-    parse_full_backups,
-    parse_restore_times,
-)
+from exporter.cloud.restore_answers import parse_full_backups, parse_restore_times
 from exporter.errors import BadResponseError
-from exporter.models import BackupState, FullBackup, TimeRange
+from exporter.models import BackupState, FullBackup, TimeRange, UnreadableBackup
 from tests.support.virtual_time import HOUR, NOON
 
 NOON_MS = 1_690_545_600_000

@@ -26,13 +26,20 @@ from exporter.exposition.metrics import (
     SnapshotCollector,
     render,
 )
+from exporter.exposition.restores import RESTORE_FAMILIES, RestoreFamily, Samples
 from exporter.models import (
+    BackupState,
     Failure,
+    FullBackup,
+    FullBackups,
     Instance,
     InstanceResult,
     ProjectResult,
     Reading,
+    RestoreWindow,
     Snapshot,
+    SourceResult,
+    TimeRange,
 )
 from tests.support.paths import TESTDATA
 from tests.support.programs import require
@@ -53,6 +60,11 @@ ORDERS = InstanceResult(
         region="cn-north-4",
         lookback_seconds=604_800.0,
         stale_after_seconds=1_800.0,
+        restore_window=True,
+        full_backups=True,
+        full_stale_after_seconds=172_800.0,
+        status="normal",
+        retention_seconds=604_800.0,
     ),
     reading=Reading(
         at=1_690_545_600.0,
@@ -72,6 +84,38 @@ ORDERS = InstanceResult(
     api_requests_total=120,
     api_errors_total=NO_ERRORS | {Reason.THROTTLED: 3, Reason.SERVER: 1},
     last_success=1_690_545_600.25,
+    restore_window=SourceResult(
+        RestoreWindow(
+            1_690_545_500.0,
+            (
+                TimeRange(1_690_000_000.0, 1_690_100_000.0),
+                TimeRange(1_690_100_007.5, 1_690_200_000.0),
+                TimeRange(1_690_300_000.5, 1_690_545_312.25),
+            ),
+        ),
+        None,
+        1_690_545_500.125,
+    ),
+    full_backups=SourceResult(
+        FullBackups(
+            1_690_545_400.0,
+            (),
+            usable={"auto": 7, "manual": 1},
+            latest={
+                "auto": FullBackup(
+                    "f1", "", "auto", BackupState.USABLE, 1_690_473_852.0, 1_690_474_242.0, 2_803.5
+                ),
+                # What the cloud did not tell of it is absent.
+                "manual": FullBackup(
+                    "f2", "", "manual", BackupState.USABLE, None, 1_690_000_060.0, None
+                ),
+            },
+            oldest_end=1_689_900_060.0,
+            latest_failed=True,
+        ),
+        None,
+        1_690_545_410.0,
+    ),
 )
 BILLING = InstanceResult(
     instance=Instance(
@@ -80,6 +124,8 @@ BILLING = InstanceResult(
         project_name="production",
         name="billing",
         region="cn-north-4",
+        restore_window=True,
+        full_backups=True,
     ),
     reading=Reading(
         at=1_690_545_600.0,
@@ -97,9 +143,29 @@ BILLING = InstanceResult(
     api_requests_total=3,
     api_errors_total=NO_ERRORS,
     last_success=1_690_545_601.0,
+    # Nothing to restore to, and no full backup.
+    restore_window=SourceResult(RestoreWindow(1_690_545_520.0, ()), None, 1_690_545_520.0),
+    full_backups=SourceResult(
+        FullBackups(
+            1_690_545_400.0,
+            (),
+            usable={"auto": 0, "manual": 0},
+            latest={},
+            oldest_end=None,
+            latest_failed=None,
+        ),
+        None,
+        1_690_545_410.0,
+    ),
 )
 SANDBOX = InstanceResult(
-    instance=Instance(PRODUCTION, "0b1c2d3e4f5061728394a5b6c7d8e9f0in07", region="cn-north-4"),
+    instance=Instance(
+        PRODUCTION,
+        "0b1c2d3e4f5061728394a5b6c7d8e9f0in07",
+        region="cn-north-4",
+        status="STORAGE FULL",
+        retention_seconds=86_400.0,
+    ),
     reading=Reading(
         at=1_690_545_600.0, count=0, size_kilobytes=0.0, running=0, listing_complete=True
     ),
@@ -148,6 +214,11 @@ LEGACY = InstanceResult(
     api_requests_total=1,
     api_errors_total=NO_ERRORS | {Reason.DEADLINE: 1},
     last_success=None,
+    # The last refresh of one has failed, of the other there was none yet.
+    restore_window=SourceResult(
+        None, Failure(Reason.FORBIDDEN, "HTTP 403: DBS.200010"), 1_690_540_000.0
+    ),
+    full_backups=SourceResult(None, None, None),
 )
 SNAPSHOT = Snapshot(
     started=1_690_545_600.0,
@@ -270,6 +341,54 @@ def test_the_golden_file_tells_each_value_from_a_wrong_one(
             assert classic(SNAPSHOT) != golden
 
 
+def wrong_families(right: RestoreFamily) -> Iterator[RestoreFamily]:
+    """It with the samples of each other one of the same labels, with wrong values, with none."""
+
+    def one_more(result: InstanceResult) -> Samples:
+        return [(labels, None if v is None else v + 1) for labels, v in right.samples(result)]
+
+    def never_absent(result: InstanceResult) -> Samples:
+        return [(labels, v or 0.0) for labels, v in right.samples(result)]
+
+    yield from (
+        replace(right, samples=other.samples)
+        for other in RESTORE_FAMILIES
+        if other is not right and other.labels == right.labels
+    )
+    yield replace(right, samples=one_more)
+    yield replace(right, samples=lambda result: [])
+    if right.name in RESTORES_THAT_MAY_BE_ABSENT:
+        yield replace(right, samples=never_absent)
+    if right.labels:
+        yield replace(right, labels=("other",))
+
+
+RESTORES_THAT_MAY_BE_ABSENT = {
+    "restorable_until_timestamp_seconds",
+    "restorable_since_timestamp_seconds",
+    "restorable_oldest_timestamp_seconds",
+    "restorable_max_gap_seconds",
+    "full_backup_latest_duration_seconds",
+    "full_backup_latest_size_bytes",
+    "full_backup_oldest_end_timestamp_seconds",
+    "full_backup_latest_failed",
+    "backup_retention_seconds",
+    "source_last_success_timestamp_seconds",
+}
+
+
+@pytest.mark.parametrize("family", RESTORE_FAMILIES, ids=lambda family: str(family.name))
+def test_the_golden_file_tells_each_number_of_restores_from_a_wrong_one(
+    monkeypatch: pytest.MonkeyPatch, family: RestoreFamily
+) -> None:
+    golden, place = GOLDEN.read_text(), RESTORE_FAMILIES.index(family)
+    for wrong in wrong_families(family):
+        mutant = [*RESTORE_FAMILIES[:place], wrong, *RESTORE_FAMILIES[place + 1 :]]
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, "RESTORE_FAMILIES", mutant)
+            assert classic(SNAPSHOT) != golden
+
+
 def test_the_exposition_is_read_back_as_what_was_meant() -> None:
     series = series_of(parse_classic(classic(SNAPSHOT)))
     legacy = {"project": "other_project", "instance": "legacy-1"}
@@ -307,6 +426,9 @@ def test_a_failed_query_publishes_no_backup_gauge_at_all() -> None:
         "gaussdb_mysql_incremental_backup_stale_after_seconds",
         "gaussdb_mysql_incremental_backup_lookback_seconds",
         "gaussdb_mysql_instance_info",
+        "gaussdb_mysql_full_backup_stale_after_seconds",
+        "gaussdb_mysql_source_success",
+        "gaussdb_mysql_source_last_success_timestamp_seconds",
     }
 
 

@@ -1,0 +1,49 @@
+"""What is urgent is asked first: what is new of each instance, then whole windows, then others."""
+
+from exporter.scraping.behind import AT_ONCE
+from exporter.scraping.in_flight import InFlightQuery
+from exporter.scraping.listings import WindowListings
+
+# How long what has time waits for listings of whole windows, which may take many minutes.
+_LISTINGS_SECONDS = 60.0
+
+
+class Urgency:
+    """Which projects still have something new to ask for, and what else may be asked meanwhile."""
+
+    def __init__(self) -> None:
+        self.listings = WindowListings(is_busy=self.is_asking)
+        self._new: dict[str, dict[InFlightQuery, None]] = {}  # by project: what is new is asked
+
+    def began(self, project: str, in_flight: InFlightQuery) -> None:
+        self._new.setdefault(project, {})[in_flight] = None
+
+    def ended(self, project: str, in_flight: InFlightQuery) -> None:
+        self._new.get(project, {}).pop(in_flight, None)
+        self.listings.start(project)
+
+    def is_asking(self, project: str) -> bool:
+        """Whether an instance of the project still waits to be asked what is new."""
+        queries = self._new.get(project, {})
+        answered = []
+        for in_flight in queries:
+            if in_flight.is_answered:
+                answered.append(in_flight)
+            elif in_flight.query.is_waiting:
+                break
+        else:
+            queries = {}
+        for in_flight in answered:
+            self._new[project].pop(in_flight)
+        return bool(queries)
+
+    def room_behind(self, project: str, waited: float) -> int:
+        """How many refreshes may be under way, of which the first has waited for so many seconds.
+
+        None while it is asked what is new; one, in the end, while windows are listed.
+        """
+        if self.is_asking(project):
+            return 0
+        if self.listings.are_under_way(project):
+            return int(waited > _LISTINGS_SECONDS)
+        return AT_ONCE
