@@ -128,11 +128,16 @@ def _notice_project(project: Project) -> Iterator[Notice]:
 
 
 def _notice_source(source: Source, results: Sequence[InstanceResult]) -> Iterator[Notice]:
-    """What cannot be read beside the backups, once for each cause. The instances do not fail."""
+    """What cannot be read beside the backups, once for each cause.
+
+    Not of an instance that fails itself: its row says why.
+    """
     failing = (
         replace(result, failure=asked.failure)
         for result in results
-        if (asked := result.sources.get(source)) is not None and asked.failure is not None
+        if result.failure is None
+        and (asked := result.sources.get(source)) is not None
+        and asked.failure is not None
     )
     for cause in group_causes(failing):
         instances = format_count(len(cause.results), "instance")

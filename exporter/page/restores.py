@@ -24,6 +24,7 @@ class Restores:
     ranges: str
     full_backups: str  # the usable ones, at their end
     failed: str
+    needs_full_backup: bool  # the latest failed, is too old, or there is none
 
     @property
     def description(self) -> str:
@@ -36,12 +37,15 @@ def build_restores(result: InstanceResult, *, now: float) -> Restores | None:
     full_backups = result.full_backups.reading if result.full_backups is not None else None
     if window is None and full_backups is None:
         return None
+    limit = result.instance.full_stale_after_seconds
     scale = Scale(now - result.instance.lookback_seconds, now)
     backups = full_backups.backups if full_backups is not None else ()
     return Restores(
         window_text=describe_window(window, now=now) if window is not None else "",
         full_backups_text=(
-            describe_full_backups(full_backups, now=now) if full_backups is not None else ""
+            describe_full_backups(full_backups, now=now, stale_after_seconds=limit)
+            if full_backups is not None
+            else ""
         ),
         ranges=draw_runs(
             scale.clip(each.start, each.end, _RANGE_MIN_WIDTH)
@@ -50,6 +54,8 @@ def build_restores(result: InstanceResult, *, now: float) -> Restores | None:
         ),
         full_backups=_draw_marks(backups, BackupState.USABLE, scale),
         failed=_draw_marks(backups, BackupState.FAILED, scale),
+        needs_full_backup=full_backups is not None
+        and (bool(full_backups.latest_failed) or _is_old(full_backups, limit, now)),
     )
 
 
@@ -68,17 +74,32 @@ def describe_window(window: RestoreWindow, *, now: float) -> str:
     return f"{text}; before that from {oldest} with {gaps}, {most}"
 
 
-def describe_full_backups(full_backups: FullBackups, *, now: float) -> str:
+def describe_full_backups(
+    full_backups: FullBackups, *, now: float, stale_after_seconds: float
+) -> str:
     """`full backup 7 h ago (auto), 3 usable`; first what is the matter with them."""
-    latest = max(full_backups.latest.values(), key=lambda each: each.end or 0.0, default=None)
+    latest = _latest(full_backups)
     texts = ["the latest full backup failed"] if full_backups.latest_failed else []
     if latest is None or latest.end is None:
         texts.append("no usable full backup")
     else:
         ended = build_moment(latest.end, now)
         usable = f"{sum(full_backups.usable.values()):,} usable"
-        texts.append(f"full backup {ended.distance} ago ({latest.backup_type}), {usable}")
+        text = f"full backup {ended.distance} ago ({latest.backup_type}), {usable}"
+        if _is_old(full_backups, stale_after_seconds, now):
+            text += f", stale after {format_duration(stale_after_seconds)}"
+        texts.append(text)
     return "; ".join(texts)
+
+
+def _latest(full_backups: FullBackups) -> FullBackup | None:
+    """Of either type, a usable one."""
+    return max(full_backups.latest.values(), key=lambda each: each.end or 0.0, default=None)
+
+
+def _is_old(full_backups: FullBackups, limit: float, now: float) -> bool:
+    latest = _latest(full_backups)
+    return latest is None or latest.end is None or now - latest.end > limit
 
 
 def _draw_marks(backups: Sequence[FullBackup], state: BackupState, scale: Scale) -> str:

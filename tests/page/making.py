@@ -7,13 +7,19 @@ from itertools import pairwise
 
 from exporter.errors import Reason
 from exporter.models import (
+    BackupState,
     ConfigurationState,
     Failure,
+    FullBackup,
+    FullBackups,
     Instance,
     InstanceResult,
     Progress,
     ProjectResult,
     Reading,
+    RestoreWindow,
+    SourceResult,
+    TimeRange,
     View,
 )
 from exporter.page.status import render_status
@@ -134,6 +140,47 @@ def make_with_hole(name: str = "orders") -> InstanceResult:
 
 def minutes(start: int, stop: int, step: int = 5) -> list[float]:
     return [age * MINUTE for age in range(start, stop - 1, -step)]
+
+
+def make_window(*ages: tuple[float, float]) -> RestoreWindow:
+    """Ranges from so many seconds ago to so many seconds ago, the oldest first."""
+    return RestoreWindow(NOW - 9, [TimeRange(NOW - start, NOW - end) for start, end in ages])
+
+
+def make_full(
+    age: float, state: BackupState = BackupState.USABLE, backup_type: str = "auto"
+) -> FullBackup:
+    end = None if state is BackupState.RUNNING else NOW - age
+    return FullBackup(f"id-{age}", "orders-id", backup_type, state, NOW - age - 600, end, 512.0)
+
+
+def make_full_backups(*backups: FullBackup) -> FullBackups:
+    """Ascending by their end."""
+    usable = [each for each in backups if each.state is BackupState.USABLE]
+    ended = [each for each in backups if each.state is not BackupState.RUNNING]
+    return FullBackups(
+        NOW - 9,
+        backups,
+        usable={kind: sum(b.backup_type == kind for b in usable) for kind in ("auto", "manual")},
+        latest={each.backup_type: each for each in usable},
+        oldest_end=usable[0].end if usable else None,
+        latest_failed=ended[-1].state is BackupState.FAILED if ended else None,
+    )
+
+
+def with_sources(
+    result: InstanceResult,
+    window: RestoreWindow | None = None,
+    full_backups: FullBackups | None = None,
+    *,
+    status: str = "",
+) -> InstanceResult:
+    return replace(
+        result,
+        instance=replace(result.instance, status=status),
+        restore_window=SourceResult(window, None, NOW - 9),
+        full_backups=SourceResult(full_backups, None, NOW - 9),
+    )
 
 
 def make_view(

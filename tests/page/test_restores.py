@@ -10,11 +10,9 @@ from exporter.models import (
     BackupState,
     Failure,
     FullBackup,
-    FullBackups,
     InstanceResult,
     RestoreWindow,
     SourceResult,
-    TimeRange,
 )
 from exporter.page.restores import describe_full_backups, describe_window
 from exporter.page.state import State, judge
@@ -26,38 +24,16 @@ from tests.page.making import (
     instance_rows,
     make_empty,
     make_failing,
+    make_full,
+    make_full_backups,
     make_ok,
     make_stale,
+    make_window,
     render,
     row_of,
+    with_sources,
 )
 from tests.page.parsing import spans
-
-
-def make_window(*ages: tuple[float, float]) -> RestoreWindow:
-    """Ranges from so many seconds ago to so many seconds ago, the oldest first."""
-    return RestoreWindow(NOW - 9, [TimeRange(NOW - start, NOW - end) for start, end in ages])
-
-
-def make_full(
-    age: float, state: BackupState = BackupState.USABLE, backup_type: str = "auto"
-) -> FullBackup:
-    end = None if state is BackupState.RUNNING else NOW - age
-    return FullBackup(f"id-{age}", "orders-id", backup_type, state, NOW - age - 600, end, 512.0)
-
-
-def make_full_backups(*backups: FullBackup) -> FullBackups:
-    """Ascending by their end."""
-    usable = [each for each in backups if each.state is BackupState.USABLE]
-    ended = [each for each in backups if each.state is not BackupState.RUNNING]
-    return FullBackups(
-        NOW - 9,
-        backups,
-        usable={kind: sum(b.backup_type == kind for b in usable) for kind in ("auto", "manual")},
-        latest={each.backup_type: each for each in usable},
-        oldest_end=usable[0].end if usable else None,
-        latest_failed=ended[-1].state is BackupState.FAILED if ended else None,
-    )
 
 
 @pytest.mark.parametrize(
@@ -95,6 +71,8 @@ def test_restorable_range_is_told_in_words(window: RestoreWindow, text: str) -> 
             [make_full(3 * DAY), make_full(HOUR, BackupState.FAILED)],
             "the latest full backup failed; full backup 3 d ago (auto), 1 usable",
         ),
+        ([make_full(8 * DAY)], "full backup 8 d ago (auto), 1 usable"),
+        ([make_full(9 * DAY)], "full backup 9 d ago (auto), 1 usable, stale after 8 d"),
         (
             [make_full(HOUR, BackupState.FAILED), make_full(0, BackupState.RUNNING)],
             "the latest full backup failed; no usable full backup",
@@ -102,22 +80,8 @@ def test_restorable_range_is_told_in_words(window: RestoreWindow, text: str) -> 
     ],
 )
 def test_full_backups_are_told_in_words(backups: Sequence[FullBackup], text: str) -> None:
-    assert describe_full_backups(make_full_backups(*backups), now=NOW) == text
-
-
-def with_sources(
-    result: InstanceResult,
-    window: RestoreWindow | None = None,
-    full_backups: FullBackups | None = None,
-    *,
-    status: str = "",
-) -> InstanceResult:
-    return replace(
-        result,
-        instance=replace(result.instance, status=status),
-        restore_window=SourceResult(window, None, NOW - 9),
-        full_backups=SourceResult(full_backups, None, NOW - 9),
-    )
+    told = describe_full_backups(make_full_backups(*backups), now=NOW, stale_after_seconds=8 * DAY)
+    assert told == text
 
 
 def test_strip_shows_ranges_and_full_backups_of_the_lookback_alone() -> None:
@@ -153,6 +117,23 @@ def test_there_is_no_strip_where_nothing_is_known() -> None:
     assert row.one("p", "restorable").text == "nothing to restore to"
     assert not row.one("svg", "restores").all("path")
     assert "can be restored to" not in render(make_ok()).one("footer").text
+
+
+@pytest.mark.parametrize(
+    ("backups", "is_lacking"),
+    [
+        ([make_full(HOUR)], False),
+        ([make_full(3 * DAY), make_full(HOUR, BackupState.FAILED)], True),
+        ([make_full(9 * DAY)], True),
+        ([], True),
+    ],
+)
+def test_full_backups_that_are_lacking_stand_out(
+    backups: Sequence[FullBackup], is_lacking: bool
+) -> None:
+    row = row_of(with_sources(make_ok(), None, make_full_backups(*backups)))
+    assert bool(row.all("p", "lacking")) is is_lacking
+    assert row.one("span", "pill").text == "ok"
 
 
 def test_restores_are_told_where_the_backups_could_not_be_read() -> None:
@@ -254,3 +235,9 @@ def test_a_source_that_cannot_be_read_is_told_once_for_all_instances() -> None:
     assert "db-0, db-1, db-2 and 17 more" in notice.text
     assert notice.one("p", "message").text == "forbidden not permitted"
     assert {judge(result, now=NOW).state for result in results} == {State.OK}
+
+
+def test_a_source_of_an_instance_that_fails_itself_is_not_told_beside_it() -> None:
+    refused: SourceResult[RestoreWindow] = SourceResult(None, Failure(Reason.SERVER, "no"), None)
+    page = render(replace(make_failing(), restore_window=refused))
+    assert not page.all("div", "notice")

@@ -19,6 +19,7 @@ import pytest
 
 from exporter.errors import Reason
 from exporter.models import (
+    BackupState,
     ConfigurationState,
     Failure,
     Instance,
@@ -31,6 +32,7 @@ from exporter.models import (
 from exporter.page.status import CONTENT_SECURITY_POLICY, render_status
 from exporter.simulator import DEMO_INSTANCES
 from tests.page.browser import DESKTOP, Browser
+from tests.page.making import make_full, make_full_backups, make_window, with_sources
 from tests.support.programs import eventually, free_port, get, running, until_ready
 
 pytestmark = pytest.mark.e2e
@@ -215,7 +217,11 @@ def make_demo() -> View:
         "Give the account the permission gaussdbformysql:backup:list in this project.",
     )
     return make_view(
-        make_result("orders", 1, make_reading(make_ends(every=300, age=25 * HOUR))),
+        with_sources(
+            make_result("orders", 1, make_reading(make_ends(every=300, age=25 * HOUR))),
+            make_window((7 * DAY, 20 * HOUR), (19 * HOUR, 300)),
+            make_full_backups(make_full(9 * HOUR), make_full(HOUR, BackupState.FAILED)),
+        ),
         make_result(
             "billing",
             2,
