@@ -1,7 +1,8 @@
 """The image's health check: does the exporter beside us answer? Exit 0 if so, else 1.
 
-It asks the address that process 1 was told to listen on, so it stays right when the flag
-changes. An answer that asks for a password, or for a client's certificate, is an answer.
+It asks the addresses that process 1 was told to listen on, so it stays right when the flag
+changes; one that answers will do. An answer that asks for a password, or for a client's
+certificate, is an answer.
 """
 
 import http.client
@@ -14,15 +15,15 @@ ANY_HOST = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 TIMEOUT_SECONDS = 2.0
 
 
-def flag(arguments: list[str], name: str, default: str) -> str:
-    """The value of a flag on a command line, the last if it is repeated."""
-    value = default
+def flag(arguments: list[str], name: str, default: str) -> list[str]:
+    """The values of a flag on a command line."""
+    values = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if argument == name:
-            value = following
+            values.append(following)
         elif argument.startswith(f"{name}="):
-            value = argument.removeprefix(f"{name}=")
-    return value
+            values.append(argument.removeprefix(f"{name}="))
+    return values or [default]
 
 
 def expects_tls(web_config: Path) -> bool:
@@ -72,16 +73,18 @@ def answers(host: str, port: int, *, tls: bool) -> bool:
 
 def main(command_line: Path = Path("/proc/1/cmdline")) -> int:
     arguments = command_line.read_bytes().decode(errors="replace").split("\0")
-    address = flag(arguments, "--web.listen-address", DEFAULT_ADDRESS)
-    tls = expects_tls(Path(flag(arguments, "--web.config.file", "/dev/null")))
-    try:
-        host, port = to_host_and_port(address)
-    except ValueError:
-        sys.stderr.write(f"no port in {address!r}\n")
-        return 1
-    if answers(host, port, tls=tls) or answers(host, port, tls=not tls):
-        return 0
-    sys.stderr.write(f"no answer from {host}:{port}\n")
+    tls = expects_tls(Path(flag(arguments, "--web.config.file", "/dev/null")[-1]))
+    tried = []
+    for address in flag(arguments, "--web.listen-address", DEFAULT_ADDRESS):
+        try:
+            host, port = to_host_and_port(address)
+        except ValueError:
+            tried.append(f"no port in {address!r}")
+            continue
+        if answers(host, port, tls=tls) or answers(host, port, tls=not tls):
+            return 0
+        tried.append(f"no answer from {host}:{port}")
+    sys.stderr.write("\n".join(tried) + "\n")
     return 1
 
 

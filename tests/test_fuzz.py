@@ -38,7 +38,7 @@ import structlog
 import structlog.testing
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
@@ -781,7 +781,7 @@ class Run:
 
 
 async def scrape(
-    app: Starlette, timeout: float, *, after: float = 0.0
+    app: ASGIApp, timeout: float, *, after: float = 0.0
 ) -> tuple[float, float, Samples]:
     """When it began and ended, and what it published."""
     loop = asyncio.get_running_loop()

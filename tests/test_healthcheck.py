@@ -87,15 +87,24 @@ def command_line(folder: Path, *arguments: str) -> Path:
         (["--web.listen-address=10.0.0.1:9000"], "10.0.0.1", 9000),
         (["--web.listen-address=[::]:9000"], "::1", 9000),
         (["--web.listen-address=[fd00::1]:9000", "--demo"], "fd00::1", 9000),
-        (["--web.listen-address=:1", "--web.listen-address", ":2"], "127.0.0.1", 2),
     ],
 )
 def test_address_is_the_one_the_exporter_was_told(
     healthcheck: ModuleType, arguments: list[str], host: str, port: int
 ) -> None:
-    address = healthcheck.flag(arguments, "--web.listen-address", healthcheck.DEFAULT_ADDRESS)
+    (address,) = healthcheck.flag(arguments, "--web.listen-address", healthcheck.DEFAULT_ADDRESS)
 
     assert healthcheck.to_host_and_port(address) == (host, port)
+
+
+def test_one_of_several_addresses_that_answers_is_enough(
+    healthcheck: ModuleType, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    addresses = ["--web.listen-address=127.0.0.1:1", "--web.listen-address", "nowhere"]
+    alive = f"--web.listen-address=:{serve()}"
+    assert healthcheck.main(command_line(tmp_path, *addresses, alive)) == 0
+    assert healthcheck.main(command_line(tmp_path, *addresses)) == 1
+    assert capsys.readouterr().err == "no answer from 127.0.0.1:1\nno port in 'nowhere'\n"
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 0), (500, 1), (503, 1)])

@@ -78,7 +78,8 @@ BORDERS = {
         "transport.wire",
     },
     "httpx_aiohttp": {"transport.connections"},
-    "jinja2": {"page.status"},
+    "jinja2": {"page.runbook", "page.status"},
+    "markdown_it": {"page.runbook"},
     "msgspec": {
         "cloud.answers",
         "cloud.restore_answers",
@@ -103,6 +104,7 @@ BORDERS = {
         "web.app",
         "web.answers",
         "web.basic_auth",
+        "web.deadlines",
         "web.guard",
         "web.lifecycle",
         "web.pages",
@@ -266,6 +268,7 @@ def test_every_library_is_declared_and_every_declared_one_is_used() -> None:
     declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in project["dependencies"]}
     names = {
         "httpx_aiohttp": "httpx-aiohttp",
+        "markdown_it": "markdown-it-py",
         "prometheus_client": "prometheus-client",
         "pydantic_core": "pydantic",
         "yaml": "pyyaml",

@@ -10,7 +10,7 @@ from exporter.config.warnings import find_warnings
 from exporter.errors import ConfigError
 from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
-from exporter.web.listener import parse_listen_address
+from exporter.web.listener import parse_listen_addresses
 from exporter.web.live_config import LoadedWebConfig
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def check(options: argparse.Namespace) -> Checked:
         None, level=options.log_level, log_format=options.log_format, registry=SecretRegistry()
     ):
         _attempt(lambda: load_web_configuration(options), problems)
-    _attempt(lambda: parse_listen_address(options.listen_address), problems)
+    _attempt(lambda: parse_listen_addresses(options.listen_addresses), problems)
     if problems or loaded is None:
         raise ConfigError(problems)
     projects, instances = len(loaded.config.projects), len(loaded.config.configured_instances())

@@ -15,6 +15,7 @@ from exporter.reporting.streams import print_out
 
 LEVELS = ("debug", "info", "warn", "error")
 FORMATS = ("logfmt", "json")
+DEFAULT_ADDRESSES = (":10042",)
 OUTPUTS = ("auto", "metrics", "table", "json")
 PROGRAM = "gaussdb-mysql-backup-exporter"
 
@@ -68,6 +69,21 @@ class _Switch(_Once):
         option_string: str | None = None,
     ) -> None:
         super().__call__(parser, namespace, True, option_string)
+
+
+class _Each(argparse.Action):
+    """A flag that may be given more than once: the first takes the default's place."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest) if self.dest in namespace.given else ()
+        namespace.given.add(self.dest)
+        setattr(namespace, self.dest, (*before, values))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,10 +141,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--web.listen-address",
-        dest="listen_address",
+        dest="listen_addresses",
         metavar="ADDR",
-        default=":10042",
-        help="host:port, [v6]:port or :port; port 0 picks a free one (default: %(default)s)",
+        action=_Each,
+        default=DEFAULT_ADDRESSES,
+        help="host:port, [v6]:port or :port; port 0 picks a free one; may be given more than once"
+        f" (default: {DEFAULT_ADDRESSES[0]})",
     )
     add(
         "--web.external-url",
@@ -191,11 +209,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_RESERVED_PATHS = ("/", "/probe", "/sd", "/-/healthy", "/-/ready", "/-/reload")
+_RESERVED_PATHS = ("/", "/probe", "/sd", "/runbooks", "/-/healthy", "/-/ready", "/-/reload")
 
 
 def _telemetry_path(text: str) -> str:
-    if not text.startswith("/") or text in _RESERVED_PATHS or set(text) & set("{}?# "):
+    is_taken = text in _RESERVED_PATHS or text.startswith("/runbooks/")
+    if not text.startswith("/") or is_taken or set(text) & set("{}?# "):
         raise argparse.ArgumentTypeError(
             f"{text!r} must be a path like /metrics, and none of {', '.join(_RESERVED_PATHS)}"
         )

@@ -21,7 +21,7 @@ from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
 from exporter.reporting.streams import LastResort, complain
 from exporter.web.app import create_app
-from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
+from exporter.web.listener import bind_all, parse_listen_addresses, raise_open_files_limit
 from exporter.web.server import GRACE_SECONDS, serve
 
 log = structlog.get_logger(__name__)
@@ -107,6 +107,7 @@ async def serve_exporter(
         exporter,
         telemetry_path=options.telemetry_path,
         enable_lifecycle=options.enable_lifecycle,
+        external_url=options.external_url or "",
     )
 
     def stop() -> None:
@@ -137,12 +138,13 @@ async def serve_exporter(
 
 
 def _listen(options: argparse.Namespace) -> list[socket.socket]:
-    address = parse_listen_address(options.listen_address)
+    addresses = parse_listen_addresses(options.listen_addresses)
     try:
-        return bind(address)
+        return bind_all(addresses)
     except ConfigError as exc:
         if not options.demo or "port is taken" not in str(exc):
             raise
+        address = addresses[0]
         other = (
             f"make demo PORT={address[1] + 1}, or --web.listen-address 127.0.0.1:{address[1] + 1}"
         )

@@ -5,8 +5,6 @@ does not reload itself unless it is asked to (`?refresh=60`, for a screen on a w
 away what is being typed into the search box, the scroll position and the keyboard's focus.
 """
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
@@ -16,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from exporter.models import ConfigurationState, View
 from exporter.page.navigation import build_pages, parse_selection
 from exporter.page.notices import build_notices
+from exporter.page.policy import content_security_policy
 from exporter.page.projects import build_project
 from exporter.page.rows import build_row
 from exporter.page.state import Severity, judge
@@ -38,7 +37,6 @@ _ENVIRONMENT = Environment(
 )
 _TEMPLATE = _ENVIRONMENT.get_template("status.html")
 _STYLE = _ENVIRONMENT.get_template("status.css").render()
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
 _ICON_COLOURS: Mapping[Severity, str] = {
     Severity.CRITICAL: "#d92d20",
     Severity.WARNING: "#e08a00",
@@ -46,10 +44,7 @@ _ICON_COLOURS: Mapping[Severity, str] = {
     Severity.GOOD: "#2f8f57",
 }
 
-CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
+CONTENT_SECURITY_POLICY = content_security_policy(_STYLE)
 """The header to send with the page: it may show itself and send its own search form, no more."""
 
 

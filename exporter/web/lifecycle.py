@@ -13,9 +13,10 @@ log = structlog.get_logger(__name__)
 class Lifecycle:
     """The handlers below `/-/`."""
 
-    def __init__(self, exporter: Exporter, *, may_reload: bool) -> None:
+    def __init__(self, exporter: Exporter, *, may_reload: bool, external_url: str = "") -> None:
         self._exporter = exporter
         self._may_reload = may_reload
+        self._own_origin = _origin_of(external_url)
 
     async def healthy(self, request: Request) -> Response:
         return PlainTextResponse("healthy\n")
@@ -30,7 +31,7 @@ class Lifecycle:
             return PlainTextResponse(
                 "reloading over HTTP is off: start with --web.enable-lifecycle\n", status_code=403
             )
-        if comes_from_another_site(request):
+        if _comes_from_another_site(request, self._own_origin):
             return PlainTextResponse(
                 "refused: a page of another site has sent this\n", status_code=403
             )
@@ -45,15 +46,22 @@ class Lifecycle:
         return PlainTextResponse("configuration reloaded\n")
 
 
-def comes_from_another_site(request: Request) -> bool:
+def _origin_of(url: str) -> str:
+    """Scheme, host and port, as a browser tells the origin of a page."""
+    scheme, _, rest = url.lower().partition("://")
+    host = rest.partition("/")[0]
+    default_port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return f"{scheme}://{host.removesuffix(default_port)}"
+
+
+def _comes_from_another_site(request: Request, own_origin: str) -> bool:
     """Whether a browser sends this for a page that is not ours: the person in front of it may be
     allowed to reload, that page is not."""
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return True
-    origin = request.headers.get("origin")
-    if origin is None:
+    if "origin" not in request.headers:
         return False
-    scheme, _, page = origin.lower().partition("://")
-    default_port = {"http": ":80", "https": ":443"}.get(scheme, "")
-    host = request.headers.get("host", "").lower()
-    return page.removesuffix(default_port) != host.removesuffix(default_port)
+    origin = _origin_of(request.headers["origin"])
+    # A proxy may have ended TLS: then it keeps the host and not the scheme.
+    scheme = origin.partition("://")[0]
+    return origin not in (own_origin, _origin_of(f"{scheme}://{request.headers.get('host', '')}"))

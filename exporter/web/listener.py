@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import resource
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from exporter.errors import ConfigError
@@ -36,8 +37,35 @@ def parse_listen_address(text: str) -> tuple[str, int]:
     return host, int(port_text)
 
 
+def parse_listen_addresses(texts: Iterable[str]) -> list[tuple[str, int]]:
+    """ConfigError with what is wrong with each of them."""
+    addresses: list[tuple[str, int]] = []
+    problems: list[str] = []
+    for text in texts:
+        try:
+            addresses.append(parse_listen_address(text))
+        except ConfigError as exc:
+            problems += exc.problems
+    if problems:
+        raise ConfigError(problems)
+    return addresses
+
+
 def _address_error(text: str, problem: str) -> ConfigError:
     return ConfigError([f"--web.listen-address: {text!r} {problem}"])
+
+
+def bind_all(addresses: Iterable[tuple[str, int]]) -> list[socket.socket]:
+    """Listening sockets for all of the addresses, or none of them; raises ConfigError."""
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            sockets += bind(address)
+    except ConfigError:
+        for listening in sockets:
+            listening.close()
+        raise
+    return sockets
 
 
 def bind(address: tuple[str, int]) -> list[socket.socket]:

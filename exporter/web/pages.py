@@ -1,25 +1,31 @@
-"""Answers for people: the status page."""
+"""Answers for people: the status page, and the runbooks that it leads to."""
 
 import asyncio
 from collections.abc import Mapping
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from exporter import __version__
 from exporter.assembly import Exporter
+from exporter.page.runbook import RUNBOOK_SECURITY_POLICY, render_runbook
 from exporter.page.status import CONTENT_SECURITY_POLICY, render_status
+from exporter.shipped import read_runbook, runbook_names
 
-_PAGE_HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "Cache-Control": "no-store",
+_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_STATUS_HEADERS = {
+    **_HEADERS,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cache-Control": "no-store",
+}
+_RUNBOOK_HEADERS = {**_HEADERS, "Content-Security-Policy": RUNBOOK_SECURITY_POLICY}
 
 
 class Pages:
-    """The handler of `/`."""
+    """The handlers of `/` and of `/runbooks/ALERT`."""
 
     def __init__(self, exporter: Exporter, *, telemetry_path: str) -> None:
         self._exporter = exporter
@@ -39,4 +45,15 @@ class Pages:
             telemetry_path=self._telemetry_path,
             configuration=self._exporter.configuration,
         )
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
+        return HTMLResponse(page, headers=_STATUS_HEADERS)
+
+    async def runbook(self, request: Request) -> Response:
+        names = runbook_names()
+        name = request.path_params["alert"]
+        if name not in names:
+            return PlainTextResponse(
+                f"there is no runbook of this name; there are: {', '.join(names)}\n",
+                status_code=404,
+            )
+        page = await asyncio.to_thread(render_runbook, name, read_runbook(name), names=names)
+        return HTMLResponse(page, headers=_RUNBOOK_HEADERS)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -69,3 +69,24 @@ class Elsewhere:
         return any(
             route.matches({**scope, "path": path})[0] == Match.FULL for route in self._routes
         )
+
+
+class Prefixed:
+    """The application at its root, and below a path too."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope.get("path", "")
+        if path == self._prefix:
+            name = quote(path.rpartition("/")[2])
+            response = Response(status_code=307, headers={"Location": f"./{name}/"})
+            await response(scope, receive, send)
+        elif path.startswith(f"{self._prefix}/"):
+            # Not as ASGI has it (a path that keeps its root): our own routes begin at the root.
+            inner = {"path": path.removeprefix(self._prefix), "mounted_at": self._prefix}
+            await self._app({**scope, **inner}, receive, send)
+        else:
+            await self._app(scope, receive, send)

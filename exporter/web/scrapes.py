@@ -1,33 +1,22 @@
 """Answers with numbers: `/metrics` and `/probe`, within the deadline that Prometheus names."""
 
 import asyncio
-import math
 import time
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from exporter.assembly import Exporter
-from exporter.config.schema import ScrapeConfig
 from exporter.exposition.lines import LastExpositions
 from exporter.exposition.metrics import Exposition, Registries, SnapshotCollector, render
+from exporter.models import Snapshot
+from exporter.web.deadlines import seconds_of_scrape
 
-_SCRAPE_TIMEOUT_HEADER = "x-prometheus-scrape-timeout-seconds"
 # What rendering takes of an instance's share of the deadline before it was measured.
 _RENDER_SECONDS_PER_INSTANCE = 0.001
 # One is rendered as fast alone; each takes a few times its size of memory.
 RENDERED_AT_ONCE = 2
-
-
-def scrape_seconds(header: str | None, config: ScrapeConfig) -> float:
-    """How long a scrape may take: as Prometheus names less the offset, within `scrape.timeout`."""
-    try:
-        named = float(header) if header is not None else math.inf
-    except ValueError:
-        named = math.inf
-    if not named > 0:  # zero, negative, or no number
-        named = math.inf
-    return max(0.0, min(named - config.timeout_offset, config.timeout))
+PARTS = frozenset({"exporter", "instances"})
 
 
 class Renderer:
@@ -36,7 +25,8 @@ class Renderer:
 
     def __init__(self) -> None:
         self._seconds_per_instance = _RENDER_SECONDS_PER_INSTANCE
-        self.last = LastExpositions()
+        # Of each choice of parts its own: what one leaves out would be encoded anew for the other.
+        self._last = {parts: LastExpositions() for parts in (PARTS, frozenset({"instances"}))}
         self._rendering = asyncio.Semaphore(RENDERED_AT_ONCE)
 
     def reserve(self, instances: int) -> float:
@@ -47,7 +37,8 @@ class Renderer:
         collector: Registries | SnapshotCollector,
         instances: int,
         request: Request,
-        last: LastExpositions | None = None,
+        *,
+        parts: frozenset[str] = frozenset(),
         spent_seconds: float = 0.0,
     ) -> Exposition:
         """`spent_seconds`: what the scrape took already after its deadline."""
@@ -58,7 +49,7 @@ class Renderer:
                 collector,
                 accept=request.headers.get("accept", ""),
                 accept_encoding=request.headers.get("accept-encoding", ""),
-                last=last,
+                last=self._last.get(parts),
             )
         if instances >= 100:
             # Half as much again as it last took, never less than half of what was known.
@@ -75,18 +66,33 @@ class Scrapes:
         self._renderer = Renderer()
 
     async def metrics(self, request: Request) -> Response:
+        """All of it, or the parts that `collect[]` names."""
+        named = request.query_params.getlist("collect[]")
+        if unknown := set(named) - PARTS:
+            return PlainTextResponse(
+                f"collect[] has no {sorted(unknown)[0][:64]!r}: it takes exporter and instances\n",
+                status_code=400,
+            )
+        parts = frozenset(named) or PARTS
         scraper = self._exporter.scraper
-        seconds = _named_seconds(request, scraper.config.scrape)
-        count = len(scraper.instances)
-        reserve = min(self._renderer.reserve(count), seconds / 2)
-        snapshot = await scraper.scrape(seconds - reserve)
+        if "instances" in parts:
+            count = len(scraper.instances)
+            seconds = seconds_of_scrape(request, scraper.config.scrape)
+            reserve = min(self._renderer.reserve(count), seconds / 2)
+            snapshot = await scraper.scrape(seconds - reserve)
+        else:
+            count, now = 0, self._exporter.clock()
+            snapshot = Snapshot(now, now, (), scraper.view().projects)
+        collector = SnapshotCollector(snapshot, projects="exporter" in parts)
         return _respond(
             await self._renderer.render(
-                Registries(SnapshotCollector(snapshot), self._exporter.own.registry),
+                Registries(collector, self._exporter.own.registry)
+                if "exporter" in parts
+                else collector,
                 count,
                 request,
-                self._renderer.last,
-                scraper.collecting_seconds,
+                parts=parts,
+                spent_seconds=scraper.collecting_seconds,
             )
         )
 
@@ -99,7 +105,7 @@ class Scrapes:
             )
         scraper = self._exporter.scraper
         started = time.monotonic()
-        seconds = _named_seconds(request, scraper.config.scrape)
+        seconds = seconds_of_scrape(request, scraper.config.scrape)
         key = scraper.find(project, instance)
         if key is None:
             await scraper.discover(seconds)
@@ -114,10 +120,6 @@ class Scrapes:
         snapshot = await scraper.scrape(seconds - (time.monotonic() - started), only=key)
         collector = SnapshotCollector(snapshot, projects=False)
         return _respond(await self._renderer.render(collector, 1, request))
-
-
-def _named_seconds(request: Request, config: ScrapeConfig) -> float:
-    return scrape_seconds(request.headers.get(_SCRAPE_TIMEOUT_HEADER), config)
 
 
 def _respond(exposition: Exposition) -> Response:

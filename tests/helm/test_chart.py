@@ -616,7 +616,7 @@ def test_flags_of_the_pod_are_flags_of_the_exporter(render: Render) -> None:
     options = parse_arguments(numbered)
 
     assert (options.shard, options.total_shards) == (2, 3)
-    assert options.listen_address == ":9999"
+    assert options.listen_addresses == (":9999",)
     assert options.telemetry_path == "/metrics/backups"
     assert options.enable_lifecycle
 

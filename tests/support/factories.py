@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
@@ -324,7 +324,7 @@ async def fetch_metrics(
     exporter: Exporter,
     *,
     timeout: float | None = None,
-    app: Starlette | None = None,
+    app: ASGIApp | None = None,
     path: str = "/metrics",
 ) -> Scrape:
     """A scrape as Prometheus makes it; `timeout` is what it names in its header."""

@@ -9,7 +9,7 @@ from exporter.exposition.metrics import OwnMetrics
 from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import Fault, Simulator
 from exporter.simulator.faults import Rows
-from exporter.web.scrapes import scrape_seconds
+from exporter.web.deadlines import scrape_seconds
 from tests.support.clients import Settings, client_of, client_on
 from tests.support.factories import (
     BILLING,
@@ -120,6 +120,47 @@ async def test_metrics_hold_the_exporters_own_as_well(clock: Clock) -> None:
     assert 'gaussdb_mysql_api_request_duration_seconds_count{operation="list_backups"}' in text
     for name in EXPORTER_WIDE[:1] + EXPORTER_WIDE[-2:]:
         assert name in text
+
+
+def names_of(text: str) -> set[str]:
+    return {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line[:1] != "#"}
+
+
+async def test_the_exporter_tells_of_itself_and_its_projects_alone(
+    two_named: tuple[Simulator, Config],
+) -> None:
+    simulator, config = two_named
+    async with client_on(simulator, config) as client:
+        alone = await client.get("/metrics?collect[]=exporter")
+        assert not simulator.requests
+        await client.get("/metrics")
+        asked = len(simulator.requests)
+        again = await client.get("/metrics", params={"collect[]": "exporter"})
+        assert len(simulator.requests) == asked
+    assert "process_open_fds" in names_of(alone.text)
+    assert 'gaussdb_mysql_clock_skew_seconds{project="' in again.text
+    for name in names_of(alone.text) | names_of(again.text):
+        assert not name.startswith(("gaussdb_mysql_scrape_", "gaussdb_mysql_incremental_"))
+
+
+async def test_instances_alone_are_the_rest(two_named: tuple[Simulator, Config]) -> None:
+    async with client_on(*two_named) as client:
+        whole = names_of((await client.get("/metrics")).text)
+        both = names_of((await client.get("/metrics?collect[]=exporter&collect[]=instances")).text)
+        instances = names_of((await client.get("/metrics?collect[]=instances")).text)
+        exporter = names_of((await client.get("/metrics?collect[]=exporter")).text)
+    assert "gaussdb_mysql_scrape_success" in instances
+    assert not instances & exporter
+    assert both == whole == instances | exporter
+
+
+async def test_what_cannot_be_collected_is_400(two_named: tuple[Simulator, Config]) -> None:
+    simulator, config = two_named
+    async with client_on(simulator, config) as client:
+        answer = await client.get("/metrics?collect[]=instances&collect[]=<script>")
+    assert answer.status_code == 400
+    assert answer.text == "collect[] has no '<script>': it takes exporter and instances\n"
+    assert not simulator.requests
 
 
 async def test_the_format_is_negotiated(clock: Clock) -> None:

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.errors import ConfigError
-from exporter.web.listener import bind, parse_listen_address, raise_open_files_limit
+from exporter.web.listener import (
+    bind,
+    bind_all,
+    parse_listen_address,
+    parse_listen_addresses,
+    raise_open_files_limit,
+)
 from tests.support.front import connects
 
 # The address
@@ -52,6 +58,27 @@ def test_a_listen_address_that_is_none_says_what_to_write(text: str, problem: st
     with pytest.raises(ConfigError) as raised:
         parse_listen_address(text)
     assert raised.value.problems == (f"--web.listen-address: {text!r} {problem}",)
+
+
+def test_each_of_several_addresses_that_is_none_is_told() -> None:
+    assert parse_listen_addresses([":1", "[::1]:2"]) == [("", 1), ("::1", 2)]
+    with pytest.raises(ConfigError) as raised:
+        parse_listen_addresses(["nowhere", ":1", ":x"])
+    assert [problem.split("'")[1] for problem in raised.value.problems] == ["nowhere", ":x"]
+
+
+def test_several_addresses_are_listened_on_or_none() -> None:
+    sockets = bind_all([("127.0.0.1", 0), ("127.0.0.2", 0)])
+    try:
+        names = [listening.getsockname() for listening in sockets]
+        assert [host for host, _ in names] == ["127.0.0.1", "127.0.0.2"]
+        assert all(connects(*name) for name in names)
+    finally:
+        for listening in sockets:
+            listening.close()
+    with bound("127.0.0.2", names[1][1]), pytest.raises(ConfigError, match="the port is taken"):
+        bind_all([names[0], names[1]])
+    assert not connects(*names[0])
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from tests.support.factories import (
     make_backup,
     make_config,
     make_instance,
+    make_project,
     make_project_settings,
     make_simulator,
     parse_samples,
@@ -217,6 +218,39 @@ async def test_service_discovery_has_what_the_cloud_lists(clock: Clock) -> None:
         groups = (await client.get("/sd")).json()
     assert [group["labels"]["instance"] for group in groups] == [ORDERS]
     assert groups[0]["labels"]["__meta_gaussdb_mysql_instance_name"] == "prod-orders"
+
+
+async def test_service_discovery_is_503_until_every_project_was_listed(clock: Clock) -> None:
+    """An empty list would take all targets from Prometheus, and their alerts with them."""
+    simulator = make_simulator(make_instance(), make_project(id=OTHER_PROJECT), clock=clock)
+    simulator.add_fault(Fault(status=403), "list_instances", times=1)
+    config = make_config(
+        projects=[
+            make_project_settings(discovery={"enabled": True}, name="production"),
+            make_project_settings(id=OTHER_PROJECT, discovery={"enabled": True}),
+        ]
+    )
+    async with client_on(simulator, config) as client:
+        answer = await client.get("/sd")
+        assert answer.status_code == 503
+        assert "not listed yet of: " in answer.text
+        await clock.advance(60)
+        assert len((await client.get("/sd")).json()) == 1
+        # What was listed once stays, though it cannot be listed any more.
+        simulator.add_fault(Fault(status=403), "list_instances", times=None)
+        await clock.advance(3600)
+        assert len((await client.get("/sd")).json()) == 1
+
+
+async def test_service_discovery_answers_before_prometheus_gives_up(clock: Clock) -> None:
+    simulator = make_simulator(make_instance(), clock=clock)
+    simulator.add_fault(Fault(hang=True), "list_instances")
+    config = make_config(projects=[make_project_settings(discovery={"enabled": True})])
+    async with client_on(simulator, config) as client:
+        begun = clock()
+        answer = await client.get("/sd", headers={"X-Prometheus-Refresh-Interval-Seconds": "5"})
+    assert answer.status_code == 503
+    assert 4.0 < clock() - begun <= 4.5
 
 
 async def test_service_discovery_of_nothing_is_an_empty_list(clock: Clock) -> None:
