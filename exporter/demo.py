@@ -29,6 +29,7 @@ def build_demo_config(address: str) -> Config:
     """The six instances of the simulator at `address` (http://127.0.0.1:PORT)."""
     return Config.model_validate(
         {
+            "defaults": {"restore_window": True, "full_backups": True},
             "projects": [
                 {
                     "id": DEMO_PROJECT_ID,
@@ -51,7 +52,7 @@ def build_demo_config(address: str) -> Config:
                         for instance in DEMO_INSTANCES
                     ],
                 }
-            ]
+            ],
         }
     )
 

@@ -34,6 +34,11 @@ def test_the_demo_looks_back_as_far_as_its_instances_are_described() -> None:
     assert lookbacks["billing"] == 7 * 86_400
 
 
+def test_the_demo_asks_for_restores_too() -> None:
+    instances = build_demo_config(ADDRESS).configured_instances()
+    assert all(each.restore_window and each.full_backups for each in instances)
+
+
 def test_the_demo_says_what_there_is_and_where_to_look() -> None:
     lines = list(describe_demo("http://127.0.0.1:10042", "/numbers"))
     text = "\n".join(lines)
