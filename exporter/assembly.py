@@ -17,8 +17,9 @@ from exporter.config.schema import (
     Config,
     ProjectConfig,
 )
+from exporter.credentials.accounts import Accounts
 from exporter.credentials.local import create_local_client
-from exporter.credentials.ways_in import Accounts, build_auth
+from exporter.credentials.ways_in import build_auth
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
 from exporter.models import ConfigurationState
@@ -163,8 +164,10 @@ class Exporter:
         if (
             previous is not None
             and before is not None
-            and (before.config.endpoint, before.config.iam_endpoint, before.config.auth)
-            == (settings.endpoint, settings.iam_endpoint, settings.auth)
+            and all(
+                getattr(before.config, name) == getattr(settings, name)
+                for name in ("region", "endpoint", "iam_endpoint", "auth")
+            )
         ):
             return previous.clients[settings.id]
         wire = wire.by(self._clocks.of(settings.id, settings.endpoint))

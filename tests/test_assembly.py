@@ -8,7 +8,7 @@ import structlog
 
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
-from exporter.credentials.ways_in import Accounts
+from exporter.credentials.accounts import Accounts
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
 from exporter.models import ConfigurationState

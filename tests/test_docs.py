@@ -8,24 +8,30 @@ import pytest
 import yaml
 
 from exporter.command.flags import build_parser
+from exporter.config.auth import (
+    ONE_OF,
+    AkskAuth,
+    AssumeAgency,
+    EcsAgencyAuth,
+    EnvAuth,
+    OidcAuth,
+    PasswordAuth,
+    PodIdentityAuth,
+    ProfileAuth,
+    StaticTokenAuth,
+)
 from exporter.config.load import parse_config
 from exporter.config.regions import KNOWN_REGIONS
 from exporter.config.schema import (
-    ONE_OF,
-    AkskAuth,
     ApiConfig,
     Config,
     Defaults,
     DiscoveryConfig,
-    EcsAgencyAuth,
-    EnvAuth,
     InstanceConfig,
-    PasswordAuth,
     ProjectConfig,
     ScrapeConfig,
-    Section,
-    StaticTokenAuth,
 )
+from exporter.config.section import Section
 from exporter.errors import Reason
 from exporter.exposition.metrics import OwnMetrics, SnapshotCollector
 from tests.exposition.test_metrics import SNAPSHOT
@@ -49,11 +55,24 @@ SECTIONS: Mapping[str, tuple[type[Section], Mapping[str, Any]]] = {
     ),
     "`projects[].auth`, type `aksk`": (AkskAuth, {"type": "aksk", "access_key": "a"}),
     "`projects[].auth`, type `ecs-agency`": (EcsAgencyAuth, {"type": "ecs-agency"}),
+    "`projects[].auth`, type `pod-identity`": (PodIdentityAuth, {"type": "pod-identity"}),
+    "`projects[].auth`, type `oidc`": (OidcAuth, {"type": "oidc"}),
+    "`projects[].auth`, type `profile`": (ProfileAuth, {"type": "profile"}),
     "`projects[].auth`, type `token`": (StaticTokenAuth, {"type": "token"}),
     "`projects[].auth`, type `env`": (EnvAuth, {}),
+    "`projects[].auth.assume_agency`": (AssumeAgency, {}),
 }
 # Sections and lists of them: where their own tables begin.
-CONTAINERS = {"projects", "auth", "instances", "discovery", "defaults", "api", "scrape"}
+CONTAINERS = {
+    "projects",
+    "auth",
+    "assume_agency",
+    "instances",
+    "discovery",
+    "defaults",
+    "api",
+    "scrape",
+}
 
 
 def sections_of(text: str) -> dict[str, str]:
@@ -164,6 +183,9 @@ def test_the_example_loads_without_any_environment() -> None:
         PasswordAuth,
         AkskAuth,
         EcsAgencyAuth,
+        PodIdentityAuth,
+        OidcAuth,
+        ProfileAuth,
         StaticTokenAuth,
         EnvAuth,
     }
@@ -173,7 +195,7 @@ def test_the_examples_alternatives_in_comments_load_as_well() -> None:
     """Each `# password: ...` in place of the line of the file that it is the alternative of."""
     text = EXAMPLE
     for inline, file in ONE_OF.values():
-        text, replaced = re.subn(rf"^ +{file}:.*\n", "", text, flags=re.MULTILINE)
+        text, replaced = re.subn(rf"^ +{file}: /run/.*\n", "", text, flags=re.MULTILINE)
         assert replaced == 1, file
         text, uncommented = re.subn(rf"# ({inline}: )", r"\1", text)
         assert uncommented == 1, inline
@@ -196,6 +218,8 @@ def test_the_example_names_every_key() -> None:
         auth = f"`projects[].auth`, type `{project['auth']['type']}`"
         named.setdefault("`projects[]`", set()).update(project)
         named.setdefault(auth, set()).update(project["auth"])
+        agency = project["auth"].get("assume_agency", {})
+        named.setdefault("`projects[].auth.assume_agency`", set()).update(agency)
         named.setdefault("`projects[].discovery`", set()).update(project["discovery"])
         for instance in project.get("instances", []):
             if isinstance(instance, dict):
@@ -203,6 +227,9 @@ def test_the_example_names_every_key() -> None:
     named["`projects[].auth`, type `password`"].add("password")
     named["`projects[].auth`, type `aksk`"] |= {"secret_key", "security_token"}
     named["`projects[].auth`, type `token`"].add("token")
+    named["`projects[].auth.assume_agency`"].add("domain_id")
+    for type_ in ("pod-identity", "oidc", "profile", "env"):
+        named[f"`projects[].auth`, type `{type_}`"].add("assume_agency")
     wanted = {heading: set(model.model_fields) for heading, (model, _) in SECTIONS.items()}
     assert named == {"": set(Config.model_fields), **wanted}
 

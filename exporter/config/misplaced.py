@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
+from exporter.config.auth import AUTH_TYPES
 from exporter.config.document import KeyPath, Problem
 from exporter.config.names import nearest
 from exporter.config.problems import sections_in
-from exporter.config.schema import AUTH_TYPES, Config, ProjectConfig, Section
+from exporter.config.schema import Config, ProjectConfig
+from exporter.config.section import Section
 
 _AUTH_SECTIONS = {
     get_args(section.model_fields["type"].annotation)[0]: section

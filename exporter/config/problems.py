@@ -7,9 +7,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from exporter.config.auth import AUTH_TYPES, KEYLESS_TYPES
 from exporter.config.document import KeyPath, Problem, is_plainly_a_name, write_path
 from exporter.config.names import nearest
-from exporter.config.schema import AUTH_TYPES, Config, Section
+from exporter.config.schema import Config
+from exporter.config.section import Section
 from exporter.config.yaml_mistakes import lumped_key
 
 _MESSAGES = {
@@ -60,6 +62,8 @@ def _describe_unknown(path: KeyPath, auth_type: str | int | None, given: object)
         if (key := lumped_key(name, ALL_KEYS)) is not None:
             problem = f"a space is missing after '{key}:'"
         return Problem(path[:-1], problem, at=path)
+    if name == "assume_agency" and auth_type in KEYLESS_TYPES:
+        return Problem(path, f"auth type {auth_type} has no keys to assume an agency with")
     meant = _meant(name, keys)
     if not meant and not is_plainly_a_name(name):
         return Problem(path[:-1], f"unknown key (it is not shown); {allowed}", at=path)

@@ -51,6 +51,25 @@ _IAM_ENDPOINTS = {
     "eu-west-101": "https://iam.eu-west-101.myhuaweicloud.eu",
 }
 
+_STS_REGIONS = frozenset(
+    {
+        "af-south-1",
+        "ap-southeast-1",
+        "ap-southeast-2",
+        "ap-southeast-3",
+        "ap-southeast-4",
+        "cn-east-3",
+        "cn-north-4",
+        "cn-south-1",
+        "cn-southwest-2",
+        "la-south-2",
+        "sa-brazil-1",
+        "tr-west-1",
+    }
+)
+# Any region's STS serves the whole cloud; the vendor's SDK takes this one where there is none.
+_STS_ELSEWHERE = "cn-north-4"
+
 KNOWN_REGIONS = tuple(sorted(_DATABASE_ENDPOINTS))
 """Regions with a default database endpoint, sorted: what an error message can offer."""
 
@@ -63,3 +82,11 @@ def default_endpoint(region: str) -> str | None:
 def default_iam_endpoint(region: str) -> str | None:
     """The endpoint that gives out tokens for the region; None where it must be configured."""
     return _IAM_ENDPOINTS.get(region)
+
+
+def default_sts_endpoint(region: str) -> str | None:
+    """The endpoint that gives out temporary keys; None where it must be configured."""
+    if region not in _STS_REGIONS and region not in _DATABASE_ENDPOINTS:
+        return None
+    nearest = region if region in _STS_REGIONS else _STS_ELSEWHERE
+    return f"https://sts.{nearest}.myhuaweicloud.com"

@@ -4,13 +4,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from exporter.config.auth import ONE_OF, TEMPORARY_KEY_TYPES
 from exporter.config.document import KeyPath, Problem, write_path
+from exporter.config.durations import parse_duration
 from exporter.config.names import nearest
 from exporter.config.regions import KNOWN_REGIONS, default_endpoint, default_iam_endpoint
 from exporter.config.scalars import ID_PATTERN
-from exporter.config.schema import ONE_OF
 
 _REGION_SHAPE = re.compile(r"[a-z]{2,6}(-[a-z]{2,12})+-[0-9]{1,3}")
+
+_OWN_IAM_TYPES = ("aksk", *TEMPORARY_KEY_TYPES)
 
 
 def find_conflicts(tree: Mapping[str, Any]) -> Iterator[Problem]:
@@ -26,13 +29,19 @@ def find_conflicts(tree: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _check_project(project: Mapping[str, Any], path: KeyPath) -> Iterator[Problem]:
     auth, auth_path = project.get("auth"), (*path, "auth")
-    auth_type = auth.get("type") if isinstance(auth, dict) else None
-    yield from _check_endpoints(project, path, needs_iam=auth_type == "password")
-    if isinstance(auth, dict) and isinstance(auth_type, str) and auth_type in ONE_OF:
-        given = [name for name in ONE_OF[auth_type] if auth.get(name) is not None]
-        if len(given) != 1:
-            either = " and ".join(ONE_OF[auth_type])
-            yield Problem(auth_path, f"needs one of {either}" + (", not both" if given else ""))
+    auth = auth if isinstance(auth, dict) else {}
+    auth_type = auth.get("type")
+    agency = auth.get("assume_agency")
+    agency = agency if isinstance(agency, dict) else None
+    # With `env` and `profile` the environment or the file may name it.
+    by_name = agency is not None and agency.get("agency_name") is not None
+    needs_iam = auth_type == "password" or (by_name and auth_type in _OWN_IAM_TYPES)
+    yield from _check_endpoints(project, path, needs_iam=needs_iam)
+    if isinstance(auth_type, str) and auth_type in ONE_OF:
+        yield from _check_one_of(auth, ONE_OF[auth_type], auth_path)
+    if agency is not None:
+        temporary = auth_type in TEMPORARY_KEY_TYPES or auth.get("security_token") is not None
+        yield from _check_agency(agency, (*auth_path, "assume_agency"), temporary=temporary)
     instances, discovery = project.get("instances"), project.get("discovery")
     if instances is None or instances == []:
         if discovery is None:
@@ -41,6 +50,35 @@ def _check_project(project: Mapping[str, Any], path: KeyPath) -> Iterator[Proble
             yield Problem(path, "needs instances: discovery is not enabled")
     if isinstance(instances, list):
         yield from _check_repeated(instances, (*path, "instances"), "instance")
+
+
+def _check_one_of(
+    section: Mapping[str, Any], names: tuple[str, ...], path: KeyPath
+) -> Iterator[Problem]:
+    given = [name for name in names if section.get(name) is not None]
+    if len(given) != 1:
+        either = " and ".join(names)
+        yield Problem(path, f"needs one of {either}" + (", not both" if given else ""))
+
+
+def _check_agency(
+    agency: Mapping[str, Any], path: KeyPath, *, temporary: bool
+) -> Iterator[Problem]:
+    """`temporary`: the keys that ask for it are themselves temporary."""
+    yield from _check_one_of(agency, ("urn", "agency_name"), path)
+    if agency.get("agency_name") is not None:
+        yield from _check_one_of(agency, ("domain", "domain_id"), path)
+        return
+    for name in ("domain", "domain_id"):
+        if agency.get("urn") is not None and agency.get(name) is not None:
+            yield Problem((*path, name), "belongs to agency_name: a urn names the account itself")
+    longest, why = ("1h", " with temporary keys") if temporary else ("12h", "")
+    try:
+        too_long = parse_duration(agency["duration"]) > parse_duration(longest)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return
+    if too_long:
+        yield Problem((*path, "duration"), f"must be at most {longest}: STS gives no more{why}")
 
 
 def _check_endpoints(

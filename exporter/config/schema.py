@@ -5,58 +5,26 @@ docs/configuration.md lists every key.
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from exporter.config.auth import AuthConfig, EnvAuth
 from exporter.config.regions import default_endpoint, default_iam_endpoint
 from exporter.config.scalars import (
-    AccessKey,
     Boolean,
     Endpoint,
     FilePath,
-    HeaderSecret,
     Id,
     Lookback,
-    Name,
-    Secret,
     StaleAfter,
     Text,
     check_proxy,
     duration_between,
     number_between,
 )
+from exporter.config.section import Section
 from exporter.models import Instance
-
-# Scalars --------------------------------------------------------------------------------------
-
-
-# Sections -------------------------------------------------------------------------------------
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_what_is_empty(cls, value: object) -> object:
-        """A key without a value (`ca_file:` or `null`) is a key left out."""
-        if value is None:
-            return {}
-        if isinstance(value, dict):
-            known = cls.model_fields
-            return {
-                key: item for key, item in value.items() if item is not None or key not in known
-            }
-        return value
 
 
 class Overrides(Section):
@@ -95,59 +63,6 @@ class ScrapeConfig(Section):
     min_interval: Annotated[float, duration_between("0s", "1d")] = 0.0
 
 
-class PasswordAuth(Section):
-    type: Literal["password"]
-    domain: Name
-    username: Name
-    password: Secret | None = None
-    password_file: FilePath | None = None
-
-
-class AkskAuth(Section):
-    type: Literal["aksk"]
-    access_key: AccessKey
-    secret_key: Secret | None = None
-    secret_key_file: FilePath | None = None
-    security_token: HeaderSecret | None = None
-
-
-class EcsAgencyAuth(Section):
-    type: Literal["ecs-agency"]
-    metadata_endpoint: Endpoint = "http://169.254.169.254"
-
-
-class StaticTokenAuth(Section):
-    type: Literal["token"]
-    token: HeaderSecret | None = None
-    token_file: FilePath | None = None
-
-
-class EnvAuth(Section):
-    type: Literal["env"] = "env"
-
-
-def _default_auth_type(value: object) -> object:
-    if isinstance(value, dict) and value.get("type") is None:
-        return {**value, "type": "env"}
-    return value
-
-
-AuthConfig = Annotated[
-    Annotated[
-        PasswordAuth | AkskAuth | EcsAgencyAuth | StaticTokenAuth | EnvAuth,
-        Field(discriminator="type"),
-    ],
-    BeforeValidator(_default_auth_type),
-]
-# Of two keys, exactly one is needed.
-ONE_OF = {
-    "password": ("password", "password_file"),
-    "aksk": ("secret_key", "secret_key_file"),
-    "token": ("token", "token_file"),
-}
-AUTH_TYPES = ("password", "aksk", "ecs-agency", "token", "env")
-
-
 class InstanceConfig(Overrides):
     id: Id
     name: str = ""
@@ -161,8 +76,8 @@ class DiscoveryConfig(Section):
     enabled: Boolean = True
     refresh_interval: Annotated[float, duration_between("1s", "7d")] = 600.0
     name: Text | None = None
-    tags: dict[str, str] = {}
-    exclude: list[Text] = []
+    tags: dict[str, str] = Field(default_factory=dict)
+    exclude: list[Text] = Field(default_factory=list)
 
     def wants(self, *, name: str, tags: Mapping[str, str]) -> bool:
         """Whether an instance of this name and these tags passes the filters."""
@@ -181,7 +96,9 @@ class ProjectConfig(Overrides):
     endpoint: Endpoint = ""
     iam_endpoint: Endpoint = ""
     auth: AuthConfig = EnvAuth()
-    instances: list[Annotated[InstanceConfig, BeforeValidator(_id_alone)]] = []
+    instances: list[Annotated[InstanceConfig, BeforeValidator(_id_alone)]] = Field(
+        default_factory=list
+    )
     discovery: DiscoveryConfig | None = None
 
     @model_validator(mode="before")

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from exporter.config.auth import EnvAuth
 from exporter.config.document import KeyPath, Problem
 from exporter.config.files import MAX_TEXT_BYTES, why_unreadable
 from exporter.config.load import Loaded
-from exporter.config.schema import EnvAuth
 
 _SPACES = "white space at its ends is left out"
 

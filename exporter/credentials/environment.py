@@ -1,8 +1,11 @@
-"""The variables from which the vendor's SDK takes its keys."""
+"""The variables that the vendor's SDK reads."""
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
+from exporter.config.scalars import url_fault
 from exporter.credentials.secret import clean
 from exporter.credentials.values import Keys
 from exporter.errors import AuthError, Reason
@@ -27,3 +30,37 @@ def keys_from_environment(environment: Mapping[str, str] | None = None) -> Keys:
             hint="set both, or give the project an auth section with another type",
         )
     return Keys(found[ACCESS_KEY], found[SECRET_KEY], found.get(SECURITY_TOKEN))
+
+
+IAM_ENDPOINT = "HUAWEICLOUD_SDK_IAM_ENDPOINT"
+STS_ENDPOINT = "HUAWEICLOUD_SDK_STS_ENDPOINT"
+_IDP_ID = "HUAWEICLOUD_SDK_IDP_ID"
+_ID_TOKEN_FILE = "HUAWEICLOUD_SDK_ID_TOKEN_FILE"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityProvider:
+    """Who vouches for us to the older IAM, and the file with its word."""
+
+    idp_id: str
+    id_token_file: Path
+
+
+def find_identity_provider(environment: Mapping[str, str]) -> IdentityProvider | None:
+    """The one that is named; the SDK takes it before it takes keys. None where there is none."""
+    idp_id, file = (environment.get(name, "").strip() for name in (_IDP_ID, _ID_TOKEN_FILE))
+    return IdentityProvider(idp_id, Path(file)) if idp_id and file else None
+
+
+def find_endpoint(name: str, environment: Mapping[str, str]) -> str | None:
+    """The endpoint of a variable; None where it is not set. AuthError if it is no URL."""
+    value = environment.get(name, "").strip()
+    if not value:
+        return None
+    if (fault := url_fault(value)) is not None:
+        raise AuthError(
+            f"{name} is not a URL like https://host or https://host:port: {fault}",
+            reason=Reason.AUTH,
+            hint="correct the variable, or take it away",
+        )
+    return value.rstrip("/")

@@ -23,6 +23,7 @@ from exporter.transport.wire import Wire
 
 T = TypeVar("T")
 
+LOGIN = "login"  # the metrics' name of all these requests
 _LONGEST_WAIT_SECONDS = 10.0  # between two tries
 
 
@@ -33,9 +34,9 @@ async def exchange(
     read: Callable[[httpx.Response], T],
     *,
     what: str,
-    operation: str,
     refused_hint: str,
     auth: httpx.Auth | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> T:
     """What `read` makes of the answer to a POST; `what` it is, for people.
 
@@ -53,8 +54,9 @@ async def exchange(
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
+                **(headers or {}),
             },
-            extensions={"query": query, "operation": operation},
+            extensions={"query": query, "operation": LOGIN},
         )
         response = await wire.send(request, auth)
         if response.status_code in (httpx.codes.OK, httpx.codes.CREATED):
@@ -89,7 +91,7 @@ async def retried(wire: Wire, send: Callable[[Query], Awaitable[T]], *, what: st
             f"{what}: no answer within {whole:g} s", reason=Reason.TIMEOUT
         ) from exc
     except ApiError as exc:
-        if exc.foreign:
+        if isinstance(exc, RefusedError):  # by something else than who was asked
             exc.reason = Reason.BAD_RESPONSE
         exc.message = f"{what}: {exc.message}"
         exc.counted = False  # it counts for each instance that it keeps from being queried

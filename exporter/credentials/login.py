@@ -33,9 +33,6 @@ def parse_token(response: httpx.Response) -> Token:
     return Token(value, expires_at)
 
 
-LOGIN = "login"
-
-
 async def fetch_token(
     wire: Wire,
     *,
@@ -67,7 +64,6 @@ async def fetch_token(
         body,
         parse_token,
         what=f"login of {username} at {iam_endpoint}",
-        operation=LOGIN,
         refused_hint="check domain (the account's name), username, password and the project's id",
     )
     registry.update(f"the token of project {project_id}", [token.value])

@@ -6,6 +6,37 @@ from exporter.errors import AuthError, Reason
 from exporter.reporting.redaction import SecretRegistry
 
 
+class TextFile:
+    """A file that is read again when it changes."""
+
+    def __init__(self, path: Path, what: str = "the file") -> None:
+        self.path = path
+        self._what = what
+        self._seen: tuple[int, int, int] | None = None
+        self._text = ""
+
+    def read(self) -> str:
+        """Its text; AuthError where it cannot be read."""
+        try:
+            status = self.path.stat()
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen != self._seen:
+                self._text = self.path.read_text(encoding="utf-8-sig")
+                self._seen = seen
+        except (OSError, UnicodeDecodeError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+            raise AuthError(
+                f"cannot read {self._what} {self.path}: {why}",
+                reason=Reason.AUTH,
+                hint="check the path and the permissions of the file",
+            ) from exc
+        return self._text
+
+    def forget(self) -> None:
+        """Read it once more, even if it looks the same: clocks of file systems are coarse."""
+        self._seen = None
+
+
 class SecretSource:
     """A secret from the configuration, or from a file that is read again when it changes.
 
@@ -22,40 +53,46 @@ class SecretSource:
     ) -> None:
         self._registry = registry
         self._owner = owner
-        self._value = value
-        self._file = file
-        self._seen: tuple[int, int, int] | None = None
+        self._value = ""
+        self._file = TextFile(file, "the secret in") if file is not None else None
+        self._text: str | None = None
         if value is not None:
             self._value = value.strip()
             registry.update(owner, [self._value])
 
     def forget(self) -> None:
-        """Read the file once more, even if it looks the same: clocks of file systems are coarse."""
-        self._seen = None
+        if self._file is not None:
+            self._file.forget()
 
     def read(self) -> str:
         """The secret; AuthError where its file cannot be read."""
         if self._file is not None:
-            self._read_file(self._file)
-        assert self._value is not None
+            text = self._file.read()
+            if text is not self._text:
+                self._value = clean(text, f"the secret in {self._file.path}")
+                self._registry.update(self._owner, [self._value])
+                self._text = text
         return self._value
 
-    def _read_file(self, file: Path) -> None:
-        try:
-            status = file.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if seen == self._seen:
-                return
-            value = clean(file.read_text(encoding="utf-8-sig"), f"the secret in {file}")
-        except (OSError, UnicodeDecodeError) as exc:
-            what = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-            raise AuthError(
-                f"cannot read the secret in {file}: {what}",
-                reason=Reason.AUTH,
-                hint="check the path and the permissions of the file",
-            ) from exc
-        self._registry.update(self._owner, [value])
-        self._value, self._seen = value, seen
+
+class FileSecret:
+    """A secret in a file that is named elsewhere, and may be named anew."""
+
+    def __init__(self, registry: SecretRegistry, owner: str) -> None:
+        self._registry = registry
+        self._owner = owner
+        self._path: Path | None = None
+        self._source: SecretSource | None = None
+
+    def read(self, path: Path) -> str:
+        """The secret; AuthError where the file cannot be read."""
+        if self._source is None or path != self._path:
+            self._source = SecretSource(self._registry, self._owner, file=path)
+            self._path = path
+        return self._source.read()
+
+    def forget(self) -> None:
+        self._source = None
 
 
 def clean(text: str, what: str) -> str:

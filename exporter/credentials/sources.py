@@ -6,7 +6,7 @@ before a back-off, unless the secret has changed since: five failed logins lock 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 import httpx
 import structlog
@@ -14,7 +14,7 @@ import structlog
 from exporter.config.durations import format_duration
 from exporter.credentials.refusals import Refusals
 from exporter.credentials.trust import Trust
-from exporter.credentials.values import T, Token
+from exporter.credentials.values import Keys, T, Token
 from exporter.errors import ApiError, AuthError, LoginError
 
 log = structlog.get_logger(__name__)
@@ -49,6 +49,12 @@ class Source(Protocol[T]):
     def account(self) -> Trust:
         """The trust in an access key, shared by all that sign with it."""
 
+    def secret(self) -> str:
+        """What refusals are remembered by: another one is tried at once. AuthError if missing."""
+
+    def forget(self) -> None:
+        """Look anew at what the secret is read from."""
+
     async def aclose(self) -> None: ...
 
 
@@ -72,7 +78,10 @@ class StaticSource(Generic[T]):
         self._fingerprint = fingerprint
         self._refusals = refusals
         self._project_id = project_id
-        self._forget = forget
+        self.forget = forget
+
+    def secret(self) -> str:
+        return self._fingerprint(self._load())
 
     @property
     def expires_at(self) -> float | None:
@@ -93,7 +102,7 @@ class StaticSource(Generic[T]):
         return value
 
     def _load_anew(self) -> T:
-        self._forget()
+        self.forget()
         return self._load()
 
     def _check(self, value: T) -> None:
@@ -137,8 +146,8 @@ class RenewedSource(Generic[T]):
         `secret` is what `fetch` shows of who we are; `forget` makes it look anew.
         """
         self._fetch = fetch
-        self._secret = secret
-        self._forget = forget
+        self.secret = secret
+        self.forget = forget
         self._clock = clock
         self._refusals = refusals
         self._project_id = project_id
@@ -193,12 +202,12 @@ class RenewedSource(Generic[T]):
         return self._task
 
     def _check_secret(self) -> str:
-        secret = self._secret()
+        secret = self.secret()
         try:
             self._refusals.check(secret, self._project_id)
         except AuthError:
-            self._forget()
-            secret = self._secret()
+            self.forget()
+            secret = self.secret()
             self._refusals.check(secret, self._project_id)
         if self._fault is not None:
             wait = self._asks_again_at - asyncio.get_running_loop().time()
@@ -281,6 +290,24 @@ class RenewedSource(Generic[T]):
         if (task := self._task) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+class AssumedSource(RenewedSource[Keys]):
+    """Keys of an agency, asked for with the keys of another source."""
+
+    def __init__(
+        self,
+        base: Source[Keys],
+        fetch: Callable[[], Awaitable[Keys]],
+        **more: Any,
+    ) -> None:
+        """`fetch` signs with what `base` gives; the rest is as of any source that renews."""
+        super().__init__(lambda _: fetch(), secret=base.secret, forget=base.forget, **more)
+        self._base = base
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._base.aclose()
 
 
 def _again(error: LoginError, wait: float) -> LoginError:

@@ -5,6 +5,7 @@ It keeps to what is documented, and what is not documented can be turned by `Kno
 """
 
 from exporter.simulator.access import TemporaryKey
+from exporter.simulator.agencies import SERVER, SimulatedAgency
 from exporter.simulator.app import Simulator
 from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
 from exporter.simulator.demo import (
@@ -51,6 +52,7 @@ __all__ = [
     "DEMO_STALE",
     "DEMO_USER",
     "ROW_SPOILERS",
+    "SERVER",
     "DemoInstance",
     "DroppedConnectionError",
     "Fault",
@@ -59,6 +61,7 @@ __all__ = [
     "RateLimit",
     "RecordedRequest",
     "Schedule",
+    "SimulatedAgency",
     "SimulatedBackup",
     "SimulatedFullBackup",
     "SimulatedInstance",

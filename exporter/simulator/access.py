@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote
 
+from exporter.simulator.agencies import SERVER, Agencies
 from exporter.simulator.cloud import SimulatedProject
 from exporter.simulator.faults import Form, RefusalError
 from exporter.simulator.knobs import Knobs
@@ -58,6 +59,16 @@ class TemporaryKey:
     secret: str
     security_token: str
     expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a signature shows: an access key, the server's agency, or an agency by its URN."""
+
+    name: str
+    secret: str
+    projects: list[SimulatedProject]
+    is_temporary: bool = True
 
 
 @dataclass(slots=True)
@@ -132,8 +143,11 @@ def build_agency_key(seed: int, period: int, knobs: Knobs) -> TemporaryKey:
 class Gatekeeper:
     """Lets API requests in, or raises the refusal that the gateway would send."""
 
-    def __init__(self, projects: Mapping[str, SimulatedProject], seed: int) -> None:
+    def __init__(
+        self, projects: Mapping[str, SimulatedProject], seed: int, agencies: Agencies
+    ) -> None:
         self._projects = projects
+        self._agencies = agencies
         self._seed = seed
         self._rng = random.Random(f"tokens:{seed}")
         self._tokens: OrderedDict[str, Token] = OrderedDict()
@@ -190,7 +204,7 @@ class Gatekeeper:
         """The projects that the request's credentials open."""
         try:
             if "authorization" in request.headers:
-                return self._check_signature(request, now, knobs)
+                return self.check_signature(request, now, knobs).projects
             return [self._check_token(request, now)]
         except RefusalError as refusal:
             if form == "iam":
@@ -234,10 +248,9 @@ class Gatekeeper:
             raise _unauthorised("The token must be updated.", "APIGW.0307")
         return self._projects[token.project_id]
 
-    def _check_signature(
-        self, request: IncomingRequest, now: float, knobs: Knobs
-    ) -> list[SimulatedProject]:
-        parsed = _AUTHORIZATION.fullmatch(request.headers["authorization"])
+    def check_signature(self, request: IncomingRequest, now: float, knobs: Knobs) -> Caller:
+        """Who has signed the request; raises the gateway's refusal."""
+        parsed = _AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
         if parsed is None:
             raise _unauthorised("the Authorization header is malformed")
         access, names = parsed["key"], parsed["names"].split(";")
@@ -246,12 +259,12 @@ class Gatekeeper:
         _check_moment(moment, now, knobs)
         if self._key_locks.is_locked(access, now):
             raise _unauthorised("the access key is locked because of too many failures")
-        secret, projects = self._find_secret(access, request, now, knobs)
-        if secret is None:
+        caller = self._find_caller(access, request, now, knobs)
+        if caller is None:
             self._key_locks.note_failure(access, now)
             raise _unauthorised("the access key or its security token is not known")
         canonical = build_canonical_request(request, names)
-        right = compute_signature(canonical, moment, secret)
+        right = compute_signature(canonical, moment, caller.secret)
         if not hmac.compare_digest(right, parsed["signature"]):
             self._key_locks.note_failure(access, now)
             said = "verify aksk signature fail"
@@ -259,24 +272,29 @@ class Gatekeeper:
                 said += f", canonicalRequest:{canonical} authorization:{parsed.string}"
             raise _unauthorised(said)
         self._key_locks.note_success(access)
-        return projects
+        return caller
 
-    def _find_secret(
+    def _find_caller(
         self, access: str, request: IncomingRequest, now: float, knobs: Knobs
-    ) -> tuple[str | None, list[SimulatedProject]]:
+    ) -> Caller | None:
         projects = [p for p in self._projects.values() if access in p.access_keys]
         if projects:
-            return projects[0].access_keys[access], projects
+            return Caller(access, projects[0].access_keys[access], projects, is_temporary=False)
+        security_token = request.headers.get("x-security-token", "")
+        issued = self._agencies.find_key(access, security_token, now)
+        if issued is not None:
+            opened = issued.agency.projects
+            projects = [p for p in self._projects.values() if opened is None or p.id in opened]
+            return Caller(issued.agency.urn, issued.secret, projects)
         renewed_after = knobs.agency_key_seconds - knobs.agency_key_overlap_seconds
         period = int(now // renewed_after)
         while True:
             key = build_agency_key(self._seed, period, knobs)
             if key.expires <= now:
-                return None, []
-            if key.access == access and key.security_token == request.headers.get(
-                "x-security-token"
-            ):
-                return key.secret, [p for p in self._projects.values() if p.agency]
+                return None
+            if key.access == access and key.security_token == security_token:
+                projects = [p for p in self._projects.values() if p.agency]
+                return Caller(SERVER, key.secret, projects)
             period -= 1
 
 

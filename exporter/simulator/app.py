@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from exporter.simulator.agencies import SimulatedAgency
 from exporter.simulator.backups_api import BackupsApi
 from exporter.simulator.cloud import (
     SimulatedInstance,
@@ -29,12 +30,15 @@ from exporter.simulator.gateway import (
     refuse_unpublished,
 )
 from exporter.simulator.iam import Iam
+from exporter.simulator.iam_keys import IamKeys
 from exporter.simulator.instances_api import InstancesApi
 from exporter.simulator.knobs import Knobs
 from exporter.simulator.metadata_service import MetadataService
+from exporter.simulator.pod_service import PodService
 from exporter.simulator.restorable import Range, restorable_ranges
 from exporter.simulator.restores_api import RestoresApi
 from exporter.simulator.schedule import SimulatedBackup
+from exporter.simulator.sts import Sts
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -58,9 +62,16 @@ class Simulator:
         sleep: Sleep = asyncio.sleep,
         control: bool = False,
         keep_requests: int = 20_000,
+        agencies: Iterable[SimulatedAgency] = (),
     ) -> None:
         gateway = Gateway(
-            projects, clock=clock, knobs=knobs, seed=seed, sleep=sleep, keep_requests=keep_requests
+            projects,
+            clock=clock,
+            knobs=knobs,
+            seed=seed,
+            sleep=sleep,
+            keep_requests=keep_requests,
+            agencies=agencies,
         )
         self._gateway = gateway
         self.clock = clock
@@ -74,6 +85,9 @@ class Simulator:
                 *RestoresApi(gateway).routes(),
                 *InstancesApi(gateway).routes(),
                 *MetadataService(gateway).routes(),
+                *PodService(gateway).routes(),
+                *Sts(gateway).routes(),
+                *IamKeys(gateway).routes(),
                 *(Control(gateway).routes() if control else []),
                 Route("/{path:path}", self._not_published, methods=_METHODS),
             ]
@@ -161,6 +175,10 @@ class Simulator:
     def revoke_tokens(self, project_id: str | None = None) -> None:
         """Makes every token given out so far worthless, as a changed password does."""
         self._gateway.gatekeeper.revoke_tokens(project_id)
+
+    def end_agency_keys(self) -> None:
+        """Makes every key that was given out for an agency worthless, long before its end."""
+        self._gateway.agencies.end_keys()
 
     def is_locked(self, name: str) -> bool:
         """Whether a user (`domain/user`) or an access key is locked after its failures."""

@@ -27,6 +27,8 @@ class Control:
             Route("/_simulator/stop-backups", self._change_backups, methods=["POST"]),
             Route("/_simulator/resume-backups", self._change_backups, methods=["POST"]),
             Route("/_simulator/revoke-tokens", self._revoke_tokens, methods=["POST"]),
+            Route("/_simulator/end-agency-keys", self._end_agency_keys, methods=["POST"]),
+            Route("/_simulator/agencies", self._change_agency, methods=["POST"]),
             Route("/_simulator/requests", self._show_requests, methods=["GET"]),
         ]
 
@@ -64,6 +66,24 @@ class Control:
     async def _revoke_tokens(self, request: Request) -> Response:
         self._gateway.gatekeeper.revoke_tokens(None)
         return Response(status_code=204)
+
+    async def _end_agency_keys(self, request: Request) -> Response:
+        self._gateway.agencies.end_keys()
+        return Response(status_code=204)
+
+    async def _change_agency(self, request: Request) -> Response:
+        """{"name": ..., "trusted": [...], "pod_tokens": [...], "oidc": [[URN, token], ...]}"""
+        asked = await request.json()
+        for agency in self._gateway.agencies.all:
+            if agency.name == asked.get("name"):
+                for name in ("trusted", "pod_tokens"):
+                    if name in asked:
+                        setattr(agency, name, set(asked[name]))
+                for name in ("oidc", "id_tokens"):
+                    if name in asked:
+                        setattr(agency, name, {(first, second) for first, second in asked[name]})
+                return Response(status_code=204)
+        return JSONResponse({"problem": "there is no such agency"}, 400)
 
     async def _show_requests(self, request: Request) -> Response:
         """The latest (`?last=`, 1000) of them, and how many there were by operation."""

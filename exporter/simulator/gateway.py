@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Literal
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from exporter.simulator.access import Gatekeeper, IncomingRequest
+from exporter.simulator.agencies import Agencies, SimulatedAgency
 from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
 from exporter.simulator.faults import Fault, FaultyResponse, RefusalError, build_error
 from exporter.simulator.knobs import Knobs
@@ -29,6 +30,11 @@ Operation = Literal[
     "list_instances",
     "list_projects",
     "metadata",
+    "pod_identity",
+    "assume_agency",
+    "assume_agency_with_oidc",
+    "agency_keys",
+    "id_token_login",
     "discovery",
     "unknown",
 ]
@@ -48,6 +54,7 @@ class RecordedRequest:
     project_id: str = ""
     instance_id: str = ""
     status: int | None = None
+    sent: dict[str, object] = field(default_factory=dict)  # of a body: what is no secret
 
 
 @dataclass(slots=True)
@@ -73,6 +80,7 @@ class Gateway:
         seed: int = 0,
         sleep: Sleep = asyncio.sleep,
         keep_requests: int = 20_000,
+        agencies: Iterable[SimulatedAgency] = (),
     ) -> None:
         self.projects: dict[str, SimulatedProject] = {project.id: project for project in projects}
         self.clock = clock
@@ -83,7 +91,8 @@ class Gateway:
         self.faults: list[_Scripted] = []
         self.seed = seed
         self.rng = random.Random(f"order:{seed}")
-        self.gatekeeper = Gatekeeper(self.projects, seed)
+        self.agencies = Agencies(agencies, seed)
+        self.gatekeeper = Gatekeeper(self.projects, seed, self.agencies)
         self._sleep = sleep
         self._request_numbers = itertools.count(1)
         self._recent: dict[str, deque[float]] = {}

@@ -57,6 +57,8 @@ class Knobs:
     metadata_token_status: Literal[200, 404, 405, 503] = 200
     agency_key_seconds: float = 3_600.0
     agency_key_overlap_seconds: float = 600.0
+    pod_key_seconds: float = 3_600.0
+    pod_key_spelling: Literal["plain", "camel", "snake"] = "plain"
     # A longer time between two ends of incremental backups ends what can be restored to.
     chain_breaks_after_seconds: float = 900.0
     restore_times: Literal["true", "split", "empty", "missing", "inverted", "text", "seconds"] = (

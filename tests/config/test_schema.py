@@ -6,14 +6,8 @@ from typing import Any
 
 import pytest
 
+from exporter.config.auth import AkskAuth, EcsAgencyAuth, EnvAuth, PasswordAuth, StaticTokenAuth
 from exporter.config.load import load_config, parse_config
-from exporter.config.schema import (
-    AkskAuth,
-    EcsAgencyAuth,
-    EnvAuth,
-    PasswordAuth,
-    StaticTokenAuth,
-)
 from exporter.errors import ConfigError
 from exporter.models import Instance
 from tests.support.paths import TESTDATA

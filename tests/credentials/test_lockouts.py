@@ -112,9 +112,9 @@ async def test_what_is_refused_is_shown_once_in_each_step_of_the_back_off(
     clock: Clock, auth: Mapping[str, str], worked_for: int
 ) -> None:
     """Something else may be tried in its place: a token or keys that were renewed."""
-    simulator = make_cloud(clock, instances=30)
-    async with running_exporter(simulator, make_settings(auth, instances=30)) as exporter:
-        assert await scrape(exporter, clock, times=worked_for) == 30 * worked_for
+    simulator = make_cloud(clock, instances=12)
+    async with running_exporter(simulator, make_settings(auth, instances=12)) as exporter:
+        assert await scrape(exporter, clock, times=worked_for) == 12 * worked_for
         refuse_everything(simulator)
         begun = clock()
         simulator.requests.clear()

@@ -6,7 +6,8 @@ import json
 import httpx
 import pytest
 
-from exporter.credentials.login import LOGIN, fetch_token
+from exporter.credentials.exchange import LOGIN
+from exporter.credentials.login import fetch_token
 from exporter.credentials.values import Token
 from exporter.errors import (
     ApiError,

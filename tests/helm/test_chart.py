@@ -23,20 +23,26 @@ from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonit
 
 import exporter
 from exporter.command.flags import parse_arguments
+from exporter.config.auth import (
+    AkskAuth,
+    AssumeAgency,
+    EcsAgencyAuth,
+    EnvAuth,
+    OidcAuth,
+    PasswordAuth,
+    PodIdentityAuth,
+    ProfileAuth,
+    StaticTokenAuth,
+)
 from exporter.config.durations import parse_duration
 from exporter.config.schema import (
-    AkskAuth,
     ApiConfig,
     Config,
     Defaults,
     DiscoveryConfig,
-    EcsAgencyAuth,
-    EnvAuth,
     InstanceConfig,
-    PasswordAuth,
     ProjectConfig,
     ScrapeConfig,
-    StaticTokenAuth,
 )
 from exporter.web.web_config import parse_web_config
 from tests.support.certificates import Authority
@@ -644,9 +650,13 @@ def test_schema_knows_exactly_the_keys_of_the_configuration() -> None:
         "password": set(PasswordAuth.model_fields),
         "aksk": set(AkskAuth.model_fields),
         "ecs-agency": set(EcsAgencyAuth.model_fields),
+        "pod-identity": set(PodIdentityAuth.model_fields),
+        "oidc": set(OidcAuth.model_fields),
+        "profile": set(ProfileAuth.model_fields),
         "token": set(StaticTokenAuth.model_fields),
         "env": set(EnvAuth.model_fields),
     }
+    assert set(definitions["assumeAgency"]["properties"]) == set(AssumeAgency.model_fields)
 
 
 @pytest.mark.parametrize(
