@@ -132,15 +132,19 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
 
     def _refusal(self, response: httpx.Response) -> AuthError:
         """What all requests fail with while this one's refusal is backed off."""
-        message, hint = f"the cloud refused {self.shown}", ""
-        if self._explain is not None:
-            told = self._explain(response)
-            message, hint = f"{message}: {told.message}", told.hint
-        return AuthError(
-            message,
+        refusal = AuthError(
+            f"the cloud refused {self.shown}",
             reason=Reason.AUTH,
-            hint=hint
-            or "check the credentials, and that region and endpoint are the project's own",
+            hint="check the credentials, and that region and endpoint are the project's own",
+        )
+        if self._explain is None:
+            return refusal
+        told = self._explain(response)
+        return AuthError(
+            f"{refusal.message}: {told.message}",
+            reason=Reason.AUTH,
+            hint=told.hint or refusal.hint,
+            **told.facts,
         )
 
     def sync_auth_flow(

@@ -65,6 +65,7 @@ class Refusals:
                     f" (tried again in {format_duration(max(1, round(wait)))})",
                     reason=Reason.AUTH,
                     hint=back_off.error.hint,
+                    **back_off.error.facts,
                 )
 
     def _courtesy(self, secret: str, project: str, now: float) -> float:

@@ -20,6 +20,8 @@ _ID = re.compile(
     r"|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"
     r"|(?<=request id )[\w-]+|(?<=request_id=)[\w-]+"
 )
+# What is added where the same refusal is told again.
+_NEXT_TRY = re.compile(r" \(tried again in [^)]{1,20}\)$")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?")
 _DURATION = re.compile(
     r"(?<![\w.:])\d+(?:\.\d+)?\s?(?:ms|s|seconds?|min|minutes?|h|hours?|d|days?)\b"
@@ -63,9 +65,8 @@ def group_causes(results: Iterable[InstanceResult]) -> list[Cause]:
     causes = []
     for (_, _, message), members in groups.items():
         failures = [each.failure for each in members if each.failure is not None]
-        failure = replace(
-            failures[0], message=_shared([each.message for each in failures], message)
-        )
+        first = next((each for each in failures if each.evidence), failures[0])
+        failure = replace(first, message=_shared([each.message for each in failures], message))
         causes.append(Cause(failure, members))
     return sorted(causes, key=lambda cause: -len(cause.results))
 
@@ -93,6 +94,7 @@ def generalize(message: str, instance: Instance) -> str:
 # Thousands of instances fail for few causes.
 @lru_cache(maxsize=1_024)
 def _generalize(message: str) -> str:
+    message = _NEXT_TRY.sub("", message)
     for pattern in (_TIME, _ID, _DURATION, _NUMBER):
         message = pattern.sub(_DIFFERS, message)
     return message

@@ -1,11 +1,14 @@
 """What is told in the log of a scrape: what has changed, never the same thing twice."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import structlog
 
-from exporter.models import Failure, InstanceKey, InstanceResult, Source
+from exporter.models import Failure, Instance, InstanceKey, InstanceResult, Source
+from exporter.page.causes import group_causes, name_first
 from exporter.scraping.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -13,30 +16,78 @@ log = structlog.get_logger(__name__)
 _NAMED = 5  # of many instances, in a line of the log
 
 
-def log_change(watch: Watch, result: InstanceResult, *, now: float) -> None:
-    """One line when an instance starts failing, and one when it recovers."""
-    failure = result.failure
-    facts = {
-        "project": watch.instance.project_id,
-        "instance": watch.instance.id,
-        "instance_name": watch.instance.name,
-    }
-    if failure is not None:
-        if watch.failing_reason is not failure.reason:
+class _Phrase(NamedTuple):
+    one: str
+    many: str
+
+
+_FAILING = _Phrase("instance failing", "instances failing")
+_RECOVERED = _Phrase("instance recovered", "instances recovered")
+
+
+class Changes:
+    """Which instances fail since a scrape, or do so no more: told when all of it is known, those
+    with one cause together. Three hundred of them with one wrong password are one line."""
+
+    def __init__(self) -> None:
+        self._failing: list[InstanceResult] = []
+        # By project, and why they had failed: how long each did.
+        self._recovered: defaultdict[tuple[str, str], list[tuple[Instance, float]]]
+        self._recovered = defaultdict(list)
+
+    def note(self, watch: Watch, result: InstanceResult, *, now: float) -> None:
+        failure, before = result.failure, watch.failing_reason
+        if failure is None:
+            if before is not None and watch.failing_since is not None:
+                key = watch.instance.project_id, before.value
+                self._recovered[key].append((watch.instance, now - watch.failing_since))
+            watch.failing_since = watch.failing_reason = None
+        elif before is not failure.reason:
             if watch.failing_since is None:
                 watch.failing_since = now
             watch.failing_reason = failure.reason
-            log.warning(
-                "instance failing",
-                reason=failure.reason.value,
-                error=failure.message,
-                hint=failure.hint,
-                **failure.facts,
-                **facts,
+            self._failing.append(result)
+
+    def tell(self) -> None:
+        for cause in group_causes(self._failing):
+            _tell(
+                log.warning,
+                _FAILING,
+                cause.instances,
+                project=cause.instances[0].project_id,
+                reason=cause.reason.value,
+                error=cause.failure.message,
+                hint=cause.failure.hint,
+                **cause.failure.facts,
             )
-    elif watch.failing_since is not None:
-        log.info("instance recovered", failed_seconds=round(now - watch.failing_since), **facts)
-        watch.failing_since = watch.failing_reason = None
+        for (project, reason), recovered in self._recovered.items():
+            _tell(
+                log.info,
+                _RECOVERED,
+                [instance for instance, _ in recovered],
+                project=project,
+                reason=reason,
+                failed_seconds=round(max(seconds for _, seconds in recovered)),
+            )
+
+
+def _tell(
+    say: Callable[..., Any], what: _Phrase, instances: Sequence[Instance], **facts: object
+) -> None:
+    """One line for all of them, with the first names; at debug each of them is to be found."""
+    first = instances[0]
+    if len(instances) == 1:
+        say(what.one, **facts, instance=first.id, instance_name=first.name)
+        return
+    say(what.many, **facts, instances=len(instances), names=name_first(instances))
+    for instance in instances:
+        log.debug(
+            what.one,
+            project=instance.project_id,
+            reason=facts["reason"],
+            instance=instance.id,
+            instance_name=instance.name,
+        )
 
 
 def log_listings(results: Sequence[InstanceResult]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from exporter.errors import Reason
 from exporter.models import Failure, InstanceResult, Reading
-from exporter.scraping.changes import log_change
+from exporter.scraping.changes import Changes
 from exporter.scraping.failures import NO_TIME, not_in_time
 from exporter.scraping.in_flight import InFlightQuery
 from exporter.scraping.sources import SourceResults
@@ -32,7 +32,11 @@ class Span:
 
 
 def collect(
-    watch: Watch, in_flight: InFlightQuery, span: Span, sources: SourceResults
+    watch: Watch,
+    in_flight: InFlightQuery,
+    span: Span,
+    sources: SourceResults,
+    changes: Changes,
 ) -> InstanceResult:
     """The instance's part in the scrape, whatever its query does."""
     now = asyncio.get_running_loop().time()
@@ -78,7 +82,7 @@ def collect(
     # Not where a later query was faster, nor where there was no time to learn anything.
     if in_flight.started >= watch.result_begun and failure is not NO_TIME:
         watch.result, watch.result_begun = result, in_flight.started
-        log_change(watch, result, now=watch.clock())
+        changes.note(watch, result, now=watch.clock())
     return result
 
 

@@ -17,7 +17,7 @@ from exporter.models import (
     Snapshot,
     View,
 )
-from exporter.scraping.changes import SourceChanges, log_listings
+from exporter.scraping.changes import Changes, SourceChanges, log_listings
 from exporter.scraping.collecting import SHARED_SECONDS, Span, collect
 from exporter.scraping.in_flight import InFlightQuery, cut_off
 from exporter.scraping.project import Project
@@ -181,13 +181,14 @@ class Scraper:
         span: Span,
     ) -> Snapshot:
         loop = asyncio.get_running_loop()
-        results = []
+        results, changes = [], Changes()
         for i, (watch, in_flight) in enumerate(queries.items(), start=1):
             if self._watches.is_current(watch):
                 sources = self._sources.results(watch.instance)
-                results.append(collect(watch, in_flight, span, sources))
+                results.append(collect(watch, in_flight, span, sources, changes))
             if i % _COLLECTED_AT_ONCE == 0 and loop.time() < span.deadline:
                 await asyncio.sleep(0)
+        changes.tell()
         order = {key: i for i, key in enumerate(self._watches.keys())}
         # One may have gone during the turns of the loop.
         results = [result for result in results if result.instance.key in order]
