@@ -52,23 +52,14 @@ class _Once(argparse.Action):
         if self.dest in namespace.given:
             parser.error(f"{option_string} is given twice")
         namespace.given.add(self.dest)
-        setattr(namespace, self.dest, values)
+        setattr(namespace, self.dest, self.const if self.nargs == 0 else values)
 
 
 class _Switch(_Once):
     """A flag without a value."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=False, **more)
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        super().__call__(parser, namespace, True, option_string)
+        super().__init__(option_strings, dest, nargs=0, const=True, default=False, **more)
 
 
 class _Each(argparse.Action):
