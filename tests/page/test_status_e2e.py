@@ -1,6 +1,7 @@
 """The status page in a real Chromium.
 
-`STATUS_PAGE_PNG=docs/status-page.png` in the environment renews the picture of the README.
+`STATUS_PAGE_PNG=FILE` in the environment takes the picture of the README, docs/status-page.png
+(which pngquant has made small).
 """
 
 import os
