@@ -1,5 +1,6 @@
 """The documents say what the program does: compared with it, not with each other."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
@@ -34,6 +35,12 @@ from exporter.config.schema import (
 from exporter.config.section import Section
 from exporter.errors import Reason
 from exporter.exposition.metrics import OwnMetrics, SnapshotCollector
+from exporter.transport.permissions import (
+    LIST_BACKUPS,
+    LIST_INSTANCES,
+    SHOW_RESTORE_TIME,
+    Permission,
+)
 from tests.exposition.test_metrics import SNAPSHOT
 from tests.support.paths import ROOT
 
@@ -292,3 +299,28 @@ def test_the_readmes_metrics_exist() -> None:
     named = set(re.findall(r"gaussdb_mysql_[a-z_]+[a-z]", readme))
     assert named
     assert named <= set(published())
+
+
+POLICY = re.compile(r"```json\n(\{.*?\})\n```", re.DOTALL)
+
+
+def test_policies_name_actions_of_their_own_grammar() -> None:
+    """The two do not mix: a policy of version 1.1 with `gaussdbformysql:` actions is refused."""
+    policies = [json.loads(text) for text in POLICY.findall((ROOT / "README.md").read_text())]
+    granted = {
+        policy["Version"]: {action for each in policy["Statement"] for action in each["Action"]}
+        for policy in policies
+        if "Statement" in policy
+    }
+    needed = [LIST_BACKUPS, LIST_INSTANCES, SHOW_RESTORE_TIME]
+    assert granted == {
+        "1.1": {action for permission in needed for action in permission.custom},
+        "5.0": {permission.identity for permission in needed},
+    }
+
+
+@pytest.mark.parametrize("permission", [LIST_BACKUPS, LIST_INSTANCES, SHOW_RESTORE_TIME])
+def test_every_permission_is_in_the_documents_in_both_grammars(permission: Permission) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for action in (permission.identity, *permission.custom):
+        assert f"`{action}`" in text

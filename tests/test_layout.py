@@ -153,6 +153,8 @@ PURE = {
     "scraping.shard",
     "transport.json_body",
     "transport.pages",
+    "transport.permissions",
+    "transport.spread",
     "web.client_hello",
     "web.request_head",
 }

@@ -11,6 +11,7 @@ from exporter.credentials.local import LocalAnswer, ask, unexpected, within
 from exporter.credentials.temporary_keys import parse_temporary_keys
 from exporter.credentials.values import Keys
 from exporter.errors import AuthError, BadResponseError, Reason
+from exporter.transport.permissions import LIST_BACKUPS
 
 METADATA_ENDPOINT = "http://169.254.169.254"
 _TIMEOUT_SECONDS = 5.0
@@ -23,8 +24,8 @@ _NOT_A_CLOUD_SERVER = (
     "Elsewhere use another auth type."
 )
 _BIND_AN_AGENCY = (
-    "Bind an agency that may list backups (gaussdbformysql:backup:list) to this cloud server: "
-    "ECS console, Management Information, Agency."
+    "Bind an agency that may list backups to this cloud server (ECS console, Management "
+    f"Information, Agency): {LIST_BACKUPS}."
 )
 
 

@@ -26,6 +26,7 @@ from exporter.errors import (
 from exporter.reporting.redaction import redact
 from exporter.transport.backoff import parse_retry_after
 from exporter.transport.json_body import decode
+from exporter.transport.permissions import forbidden_hint, missing_hint
 
 _QUOTED_CHARS = 600
 _MAX_CLOCK_ERROR_SECONDS = 15 * 60.0
@@ -102,22 +103,23 @@ PROXY_ACCESS_HINT = "set the proxy's user and password in api.proxy_url, or corr
 _NO_SUCH_API = ".0101"  # the gateway's own word: it serves no such API
 
 
-def _hint(status: int, told: ErrorBody, *, foreign: bool, proxy: str, signed: bool) -> str:
+def _hint(
+    status: int, told: ErrorBody, operation: str, *, foreign: bool, proxy: str, signed: bool
+) -> str:
     """What to do about a refused request; `proxy` may have answered in the cloud's place."""
     code, message = told.code, told.message
     if status == 407:
         return PROXY_ACCESS_HINT
     if status in (400, 401, 403) and _LOCKED.search(message):
         return LOCKED_HINT
+    if foreign and code.endswith(_NO_SUCH_API) and (hint := missing_hint(operation)):
+        return hint
     if foreign:
         return WRONG_ADDRESS_HINT
     if status == 401:
         return _unauthorised_hint(code, message, signed=signed)
     if status == 403:
-        return (
-            "grant the user gaussdbformysql:backup:list (and gaussdbformysql:instance:list for"
-            " discovery) in this project; an instance that does not exist may be answered so too"
-        )
+        return forbidden_hint(operation)
     if status == 404:
         return "check the instance's id: is it in this project and region, and not deleted?"
     if status == 400 and code.endswith("280404"):
@@ -232,12 +234,14 @@ def error_of(response: httpx.Response, *, now: float, signed: bool = False) -> A
         status in (404, 405) and (says_nothing or told.code.endswith(_NO_SUCH_API))
     )
     reason = reason_of(status)
+    asked = _asked(response)
+    operation = asked.get("operation", "")
     facts: dict[str, Any] = {
-        "hint": _hint(status, told, foreign=foreign, proxy=proxy, signed=signed),
+        "hint": _hint(status, told, operation, foreign=foreign, proxy=proxy, signed=signed),
         "status": status,
         "error_code": quote(told.code),
         "request_id": quote(told.request_id or response.headers.get("x-request-id", "")),
-        **_asked(response),
+        **asked,
     }
     message = f"HTTP {status}"
     if status == 407:

@@ -3,7 +3,15 @@
 import httpx
 import pytest
 
-from tests.support.cloud_api import TOKEN, Api, answers, gateway_error, signing_auth
+from exporter.errors import ApiError, Reason
+from tests.support.cloud_api import (
+    INSTANCE,
+    TOKEN,
+    Api,
+    answers,
+    gateway_error,
+    signing_auth,
+)
 from tests.support.virtual_time import Clock
 
 
@@ -73,6 +81,70 @@ async def test_the_hint_tells_what_to_do(
     error = await Api(answers(gateway_error(status, code, message)), retries=0).fail()
     assert hint in error.hint
     assert bool(error.hint) is bool(hint)
+
+
+CUSTOM = "or gaussdb:backup:list and gaussdb:instance:list in a custom policy"
+
+
+@pytest.mark.parametrize(
+    ("operation", "hint"),
+    [
+        (
+            "list_backups",
+            f"grant the user gaussdbformysql:backup:list in an identity policy, {CUSTOM}, in this"
+            " project; an instance that does not exist may be answered so too",
+        ),
+        (
+            "list_instances",
+            "grant the user gaussdbformysql:instance:list in an identity policy, or"
+            " gaussdb:instance:list in a custom policy, in this project",
+        ),
+        (
+            "show_restore_time",
+            "grant the user gaussdbformysql:backup:getRestoreTime in an identity policy,"
+            f" {CUSTOM}, in this project (or set restore_window: false); an instance that does not"
+            " exist may be answered so too",
+        ),
+        (
+            "list_full_backups",
+            f"grant the user gaussdbformysql:backup:list in an identity policy, {CUSTOM}, in this"
+            " project (or set full_backups: false)",
+        ),
+    ],
+)
+async def test_a_missing_permission_is_named_in_both_grammars(
+    clock: Clock, operation: str, hint: str
+) -> None:
+    """They do not mix: an action of the other grammar grants nothing."""
+    with pytest.raises(ApiError) as caught:
+        await ask(Api(answers(gateway_error(403, "DBS.200010", "Forbidden"))), operation)
+    assert (caught.value.reason, caught.value.hint) == (Reason.FORBIDDEN, hint)
+
+
+@pytest.mark.parametrize(
+    ("operation", "setting"),
+    [("show_restore_time", "restore_window"), ("list_full_backups", "full_backups")],
+)
+async def test_a_cloud_without_the_call_is_told_as_one(
+    clock: Clock, operation: str, setting: str
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        await ask(Api(answers(gateway_error(404, "APIGW.0101", "no such API"))), operation)
+    assert caught.value.reason is Reason.NOT_FOUND
+    assert caught.value.hint == (
+        f"this cloud does not have the call: set {setting}: false in the project"
+    )
+
+
+async def ask(api: Api, operation: str) -> object:
+    client, query = api.client, api.query
+    if operation == "list_instances":
+        return await client.fetch_instances(version="v3", offset=0, query=query)
+    if operation == "show_restore_time":
+        return await client.fetch_restore_times(INSTANCE, query=query)
+    if operation == "list_full_backups":
+        return await client.fetch_full_backups(instance_id="", offset=0, query=query)
+    return await api.list_backups()
 
 
 @pytest.mark.parametrize(
