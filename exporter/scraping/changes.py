@@ -13,8 +13,6 @@ from exporter.scraping.watch import Watch
 
 log = structlog.get_logger(__name__)
 
-_NAMED = 5  # of many instances, in a line of the log
-
 
 class _Phrase(NamedTuple):
     one: str
@@ -151,5 +149,5 @@ def _facts_of(results: Sequence[InstanceResult]) -> dict[str, object]:
     instances = [result.instance for result in results]
     return {
         "instances": len(instances),
-        "names": [each.name or each.id for each in instances[:_NAMED]],
+        "names": name_first(instances),
     }

@@ -270,7 +270,9 @@ async def test_what_fails_for_one_cause_is_told_in_one_line(clock: Clock) -> Non
     told = [line for line in logs if line["event"].startswith("source")]
     assert told[0]["event"] == "source failing"
     assert (told[0]["source"], told[0]["reason"]) == ("restore_window", "forbidden")
-    assert (told[0]["instances"], told[0]["names"]) == (20, ids[:5])
+    assert told[0]["instances"] == 20
+    assert told[0]["names"].startswith(ids[0])
+    assert told[0]["names"].endswith(" more")
     recovered = told[1:]
     assert {line["event"] for line in recovered} == {"source works again"}
     assert sum(line["instances"] for line in recovered) == 20
