@@ -35,8 +35,9 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_TEMPLATE = _ENVIRONMENT.get_template("status.html")
 _STYLE = _ENVIRONMENT.get_template("status.css").render()
+_ENVIRONMENT.globals.update(style=_STYLE, picture_width=WIDTH, most_notices=_MOST_NOTICES)
+_TEMPLATE = _ENVIRONMENT.get_template("status.html")
 _ICON_COLOURS: Mapping[Severity, str] = {
     Severity.CRITICAL: "#d92d20",
     Severity.WARNING: "#e08a00",
@@ -76,31 +77,22 @@ def render_status(
     per_project = Counter(result.instance.project_id for result in view.results)
     causes, shared = tell_causes(judged, selection)
     projects = [build_project(each, per_project[each.id], now) for each in view.projects]
-    scraped = build_moment(view.finished, now) if view.finished is not None else None
-    took = view.finished - view.started if view.finished and view.started else 0.0
-    is_old = view.finished is not None and now - view.finished > old_after_seconds
+    scraped = view.finished
+    old_scrape = scraped if scraped is not None and now - scraped > old_after_seconds else None
     shown = matching[max(pages.first - 1, 0) : pages.last]
     rows = [build_row(each, shared=shared) for each in shown]
-    verdict = build_verdict(
-        counts, old=scraped.distance if scraped and is_old else "", is_asked=scraped is not None
-    )
+    old = format_duration(now - old_scrape) if old_scrape is not None else ""
+    verdict = build_verdict(counts, old=old, is_asked=scraped is not None)
     html = _TEMPLATE.render(
-        style=_STYLE,
         icon=_draw_icon(verdict.severity),
-        picture_width=WIDTH,
         version=version,
         metrics_href="./" + telemetry_path.lstrip("/"),
         docs_url=docs_url if urlsplit(docs_url).scheme in ("http", "https") else "",
         now=build_moment(now, now),
-        scraped=scraped,
-        scrape_duration=format_duration(took),
+        scraped=build_moment(scraped, now) if scraped is not None else None,
+        scrape_duration=format_duration((view.finished or 0.0) - (view.started or 0.0)),
         verdict=verdict,
-        notices=list(
-            build_notices(
-                projects, configuration, view.finished if is_old else None, now, view.results
-            )
-        ),
-        most_notices=_MOST_NOTICES,
+        notices=list(build_notices(projects, configuration, old_scrape, now, view.results)),
         causes=causes,
         total=len(judged),
         tallies=list(build_tallies(judged, counts, selection)),
