@@ -10,7 +10,8 @@ from typing import Protocol
 import structlog
 
 from exporter.errors import ApiError, BadResponseError
-from exporter.models import Instance
+from exporter.models import Failure, Instance
+from exporter.scraping.failures import failure_of
 from exporter.transport.backoff import backoff_seconds
 from exporter.transport.query import Meter, Query, Share
 
@@ -51,7 +52,9 @@ class WindowListing:
         if done is not None and not done.done():
             done.set_result(None)
 
-    async def run(self, sync: Sync, query: Query, *, of: Instance) -> None:
+    async def run(
+        self, sync: Sync, query: Query, *, of: Instance, redact: Callable[[str], str]
+    ) -> None:
         """List it, and keep what came of it."""
         try:
             await sync.list_window(query)
@@ -59,7 +62,7 @@ class WindowListing:
             if not exc.counted:
                 query.count_error(exc.reason)
                 exc.counted = True
-            self._fail(exc)
+            self._fail(failure_of(exc, redact), exc, of)
         except Exception as exc:
             log.exception("listing broke", project=of.project_id, instance=of.id)
             error = BadResponseError(
@@ -68,13 +71,24 @@ class WindowListing:
             )
             query.count_error(error.reason)
             error.counted = True
-            self._fail(error)
+            self._fail(failure_of(error, redact), error, of)
         else:
             self.error, self.failures = None, 0
         finally:
             self._end()
 
-    def _fail(self, error: ApiError) -> None:
+    def _fail(self, failure: Failure, error: ApiError, of: Instance) -> None:
+        if self.error is None or self.error.reason is not error.reason:
+            log.warning(
+                "listing the whole window failed",
+                project=of.project_id,
+                instance=of.id,
+                instance_name=of.name,
+                reason=failure.reason.value,
+                error=failure.message,
+                hint=failure.hint,
+                **failure.facts,
+            )
         self.error = error
         wait = backoff_seconds(
             self.failures,
@@ -99,10 +113,13 @@ class _Due:
 class WindowListings:
     """Those that are due, of all projects."""
 
-    def __init__(self, *, is_busy: Callable[[str], bool]) -> None:
+    def __init__(
+        self, *, is_busy: Callable[[str], bool], redact: Callable[[str], str] = str
+    ) -> None:
         """`is_busy`: whether a project has more urgent things to ask. Then none is begun; who
         says so calls `start` when that may have changed."""
         self._is_busy = is_busy
+        self._redact = redact
         self._due: dict[str, list[_Due]] = {}  # by project
         self._running: dict[str, int] = {}
         self._numbers = itertools.count()  # in which they came
@@ -153,7 +170,7 @@ class WindowListings:
             self._running[project] = self._running.get(project, 0) + 1
             query = Query(priority=next(self._turns), share=Share.BEHIND, meter=first.meter)
             task = asyncio.create_task(
-                first.listing.run(first.sync, query, of=first.instance),
+                first.listing.run(first.sync, query, of=first.instance, redact=self._redact),
             )
             first.listing.task = task
             self._tasks.add(task)
