@@ -27,6 +27,7 @@ PAGE_ROWS = 50
 
 def run_exporter(clock_file: Path, arguments: Sequence[str]) -> int:
     from exporter import cli
+    from exporter.command import running
 
     with clock_file.open("r+b") as file:
         ahead_seconds = memoryview(mmap.mmap(file.fileno(), 8)).cast("d")
@@ -34,7 +35,7 @@ def run_exporter(clock_file: Path, arguments: Sequence[str]) -> int:
     def clock() -> float:
         return time.time() + ahead_seconds[0]
 
-    cli.Exporter = functools.partial(cli.Exporter, clock=clock)  # type: ignore[attr-defined,assignment]
+    running.Exporter = functools.partial(running.Exporter, clock=clock)  # type: ignore[attr-defined,assignment]
     return cli.main(arguments)
 
 

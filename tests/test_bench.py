@@ -9,6 +9,8 @@ from bench import after_start
 from bench.__main__ import Case, build_config, parse_arguments, parse_case
 from bench.cloud import Answers, first_and_last, instance_id, phase_of
 from bench.report import Row, Sample, render_table
+from exporter.assembly import Exporter
+from exporter.command import running
 from exporter.config.load import parse_config
 
 NOON = 1_752_494_400.0  # 2025-07-14T12:00:00Z, a multiple of 300
@@ -150,3 +152,8 @@ def test_after_a_start_the_latest_is_known_first_and_then_the_counts() -> None:
     assert row[3].startswith("100.0% / ")
     heading, rule, line = after_start.render([row]).splitlines()
     assert heading.count("|") == rule.count("|") == line.count("|") == 12
+
+
+def test_what_is_measured_is_the_program_with_another_clock() -> None:
+    """bench/subjects.py puts its own in this place."""
+    assert vars(running)["Exporter"] is Exporter

@@ -113,9 +113,7 @@ class _Due:
 class WindowListings:
     """Those that are due, of all projects."""
 
-    def __init__(
-        self, *, is_busy: Callable[[str], bool], redact: Callable[[str], str] = str
-    ) -> None:
+    def __init__(self, *, is_busy: Callable[[str], bool], redact: Callable[[str], str]) -> None:
         """`is_busy`: whether a project has more urgent things to ask. Then none is begun; who
         says so calls `start` when that may have changed."""
         self._is_busy = is_busy

@@ -57,7 +57,7 @@ class Scraper:
         )
         # All queries under way, those that nobody waits for any longer among them.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._urgency = Urgency()
+        self._urgency = Urgency(redact)
         self._sources = Sources(
             config.api, self.projects, clock=clock, redact=redact, room=self._urgency.room_behind
         )

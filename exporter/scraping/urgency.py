@@ -1,5 +1,7 @@
 """What is urgent is asked first: what is new of each instance, then whole windows, then others."""
 
+from collections.abc import Callable
+
 from exporter.scraping.behind import AT_ONCE
 from exporter.scraping.in_flight import InFlightQuery
 from exporter.scraping.listings import WindowListings
@@ -11,8 +13,8 @@ _LISTINGS_SECONDS = 60.0
 class Urgency:
     """Which projects still have something new to ask for, and what else may be asked meanwhile."""
 
-    def __init__(self) -> None:
-        self.listings = WindowListings(is_busy=self.is_asking)
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self.listings = WindowListings(is_busy=self.is_asking, redact=redact)
         self._new: dict[str, dict[InFlightQuery, None]] = {}  # by project: what is new is asked
 
     def began(self, project: str, in_flight: InFlightQuery) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.errors import Reason
 from exporter.models import Failure
-from exporter.simulator import Fault, RecordedRequest
+from exporter.simulator import Fault, RecordedRequest, Simulator
 from tests.support.clouds import make_many, make_many_settings, make_one
 from tests.support.factories import (
     fill,
@@ -156,6 +157,13 @@ async def test_a_first_listing_that_fails_for_a_while_fails_nothing(clock: Clock
         return Fault(status=503) if is_listing and clock() < NOON + 60 else None
 
     simulator.fault_script = refuse
+    with capture_logs() as entries:
+        await scrape_four_times_and_once_more(simulator, clock)
+    told = [entry for entry in entries if entry["event"] == "listing the whole window failed"]
+    assert [(entry["log_level"], entry["reason"]) for entry in told] == [("warning", "server")]
+
+
+async def scrape_four_times_and_once_more(simulator: Simulator, clock: Clock) -> None:
     async with running_exporter(simulator) as exporter:
         for _ in range(4):
             published = await samples(exporter, timeout=10)
