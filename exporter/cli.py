@@ -46,7 +46,7 @@ def _do(options: argparse.Namespace) -> bool:
         checked = check(options)
         for warning in checked.warnings:
             complain(warning)
-        return print_out(f"{checked.summary}\n")
+        return print_out("".join(f"{line}\n" for line in (checked.summary, *checked.ways_in)))
     from exporter.command.running import run
 
     return run(options)

@@ -129,6 +129,30 @@ def test_a_check_needs_no_secret_to_be_there_and_says_which_is_not(
     )
 
 
+def test_a_check_says_which_way_each_project_takes_and_what_is_missing_for_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "projects:\n"
+        "  - {id: p1, region: cn-north-4, instances: [i1], auth: {type: env}}\n"
+        "  - {id: p2, region: cn-north-4, instances: [i1], auth: {type: pod-identity}}\n"
+    )
+    monkeypatch.setenv("HUAWEICLOUD_SDK_AK", "AKEXAMPLE")
+    monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "hunter2")
+    monkeypatch.setenv("HC_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1/v1/credentials")
+    assert main(["--config.file", str(path), "--config.check"]) == 0
+    out, err = capsys.readouterr()
+    assert out == (
+        "config OK: 2 projects, 2 instances\n"
+        "project p1 logs in with the access key AKEX… of the environment\n"
+    )
+    assert err == (
+        f"{path}:3:51: warning: projects[1].auth: type pod-identity:"
+        " HC_CONTAINER_AUTHORIZATION_TOKEN_FILE is not set in the environment\n"
+    )
+
+
 def test_a_check_finds_certificates_that_cannot_be_used(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

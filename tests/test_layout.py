@@ -70,7 +70,7 @@ BORDERS = {
         "credentials.local",
         "credentials.login",
         "credentials.metadata",
-        "credentials.pod_identity",
+        "credentials.pod_agent",
         "credentials.sources",
         "credentials.sts",
         "credentials.ways_in",

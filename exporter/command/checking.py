@@ -1,12 +1,15 @@
 """Reading what the flags name: the same for `--config.check` and for serving."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from exporter.config.document import Problem
 from exporter.config.load import Loaded, read_config
 from exporter.config.warnings import find_warnings
+from exporter.credentials.describe import WayIn, describe_ways
 from exporter.errors import ConfigError
 from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
@@ -21,6 +24,7 @@ class Checked:
     """What a check has found that keeps nothing from starting."""
 
     summary: str
+    ways_in: Sequence[str]
     warnings: Sequence[str]
 
 
@@ -37,7 +41,26 @@ def check(options: argparse.Namespace) -> Checked:
         raise ConfigError(problems)
     projects, instances = len(loaded.config.projects), len(loaded.config.configured_instances())
     summary = f"config OK: {projects} projects, {instances} instances"
-    return Checked(summary, find_warnings(loaded))
+    ways = describe_ways(loaded.config, os.environ)
+    return Checked(
+        summary,
+        # Where the configuration says it all, or something is missing, there is no more to say.
+        [
+            f"project {way.project_id} logs in with {way.text}"
+            for way in ways
+            if way.is_looked_up and not way.missing
+        ],
+        find_all_warnings(loaded, ways),
+    )
+
+
+def find_all_warnings(loaded: Loaded, ways: Sequence[WayIn] | None = None) -> list[str]:
+    """What is odd about the configuration, and what its projects lack to log in."""
+    ways = describe_ways(loaded.config, os.environ) if ways is None else ways
+    missing = (
+        Problem(("projects", i, "auth"), line) for i, way in enumerate(ways) for line in way.missing
+    )
+    return [*find_warnings(loaded), *loaded.document.describe(missing, kind="warning: ")]
 
 
 def read_configuration(options: argparse.Namespace) -> Loaded:

@@ -12,9 +12,8 @@ import structlog
 import uvloop
 
 from exporter.assembly import Exporter
-from exporter.command.checking import load_web_configuration, read_configuration
+from exporter.command.checking import find_all_warnings, load_web_configuration, read_configuration
 from exporter.config.schema import Config
-from exporter.config.warnings import find_warnings
 from exporter.errors import ConfigError
 from exporter.exposition.metrics import OwnMetrics
 from exporter.reporting import logs
@@ -90,7 +89,7 @@ async def _run(
 def _loader(options: argparse.Namespace) -> Callable[[], Config]:
     def load() -> Config:
         loaded = read_configuration(options)
-        for warning in find_warnings(loaded):
+        for warning in find_all_warnings(loaded):
             log.warning("configuration odd", problem=warning)
         return loaded.config
 

@@ -1,10 +1,8 @@
 """What is odd about a configuration and no error: it may be right by the time it is needed."""
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from exporter.config.auth import EnvAuth
 from exporter.config.document import KeyPath, Problem
 from exporter.config.files import MAX_TEXT_BYTES, why_unreadable
 from exporter.config.load import Loaded
@@ -12,13 +10,12 @@ from exporter.config.load import Loaded
 _SPACES = "white space at its ends is left out"
 
 
-def find_warnings(loaded: Loaded, *, environment: Mapping[str, str] | None = None) -> list[str]:
+def find_warnings(loaded: Loaded) -> list[str]:
     """One line each, with its place. Reads the files of secrets, and shows nothing of them."""
-    environment = os.environ if environment is None else environment
-    return loaded.document.describe(_find(loaded, environment), kind="warning: ")
+    return loaded.document.describe(_find(loaded), kind="warning: ")
 
 
-def _find(loaded: Loaded, environment: Mapping[str, str]) -> Iterator[Problem]:
+def _find(loaded: Loaded) -> Iterator[Problem]:
     for i, project in enumerate(loaded.config.projects):
         path: KeyPath = ("projects", i, "auth")
         for name, value in project.auth:
@@ -29,13 +26,6 @@ def _find(loaded: Loaded, environment: Mapping[str, str]) -> Iterator[Problem]:
         for name, value in written.items():
             if isinstance(value, str) and value != value.strip():
                 yield Problem((*path, name), _SPACES)
-        if isinstance(project.auth, EnvAuth):
-            wanted = ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK")
-            if unset := [name for name in wanted if not environment.get(name)]:
-                is_are = "is" if len(unset) == 1 else "are"
-                yield Problem(
-                    path, f"type env: {' and '.join(unset)} {is_are} not set in the environment"
-                )
 
 
 def _secret_fault(path: Path) -> str | None:

@@ -1,19 +1,20 @@
 """What the credentials of a project are made with, and what outlives them."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
-from exporter.config.regions import default_iam_endpoint
 from exporter.config.schema import ProjectConfig
+from exporter.credentials.endpoints import iam_endpoint, sts_endpoint
 from exporter.credentials.http_auth import SigningAuth, TokenAuth
 from exporter.credentials.refusals import Refusals
 from exporter.credentials.secret import FileSecret, SecretSource
 from exporter.credentials.sources import Source
 from exporter.credentials.values import Keys, Token
-from exporter.errors import ApiError, AuthError, Reason
+from exporter.errors import ApiError
 from exporter.reporting.redaction import SecretRegistry
 from exporter.transport.failures import error_of
 from exporter.transport.wire import Wire
@@ -67,29 +68,28 @@ class Project:
         return keys
 
     def iam_endpoint(self, *preferred: str | None) -> str:
-        """What the configuration names, else one of the `preferred`, else the region's own."""
-        written, usual = self.config.iam_endpoint, default_iam_endpoint(self.config.region)
-        chosen = written if written != usual else next(filter(None, preferred), written)
-        if not chosen:
-            raise AuthError(
-                "no iam_endpoint is known for the project's region",
-                reason=Reason.AUTH,
-                hint="set iam_endpoint in the project's section",
-            )
-        return chosen
+        return iam_endpoint(self.config, *preferred)
 
-    def token_auth(self, source: Source[Token]) -> TokenAuth:
-        return TokenAuth(source, explain=self._explain)
+    def sts_endpoint(self, given: str | None = None) -> str:
+        return sts_endpoint(self.config, given, os.environ)
+
+    def token_auth(self, source: Source[Token], *, shown: str) -> TokenAuth:
+        return TokenAuth(source, shown=shown, explain=self._explain)
 
     def signing_auth(self, source: Source[Keys]) -> SigningAuth:
-        return SigningAuth(
-            source, project_id=self.id, clock=self.wire.clock, explain=self._explain_signed
-        )
+        return self._signing(source, self.id)
 
     def account_auth(self, source: Source[Keys]) -> SigningAuth:
         """As `signing_auth`, where nothing of the project is asked for."""
+        return self._signing(source, None)
+
+    def _signing(self, source: Source[Keys], project_id: str | None) -> SigningAuth:
         return SigningAuth(
-            source, project_id=None, clock=self.wire.clock, explain=self._explain_signed
+            source,
+            shown=f"a signature by the {source.who}",
+            project_id=project_id,
+            clock=self.wire.clock,
+            explain=self._explain_signed,
         )
 
     def _explain(self, response: httpx.Response) -> ApiError:

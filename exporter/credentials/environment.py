@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.config.scalars import url_fault
 from exporter.credentials.secret import clean
 from exporter.credentials.values import Keys
 from exporter.errors import AuthError, Reason
@@ -23,17 +22,16 @@ def keys_from_environment(environment: Mapping[str, str] | None = None) -> Keys:
         for name in (ACCESS_KEY, SECRET_KEY, SECURITY_TOKEN)
         if environment.get(name, "").strip()
     }
-    if ACCESS_KEY not in found or SECRET_KEY not in found:
+    if unset := [name for name in (ACCESS_KEY, SECRET_KEY) if name not in found]:
+        is_are = "is" if len(unset) == 1 else "are"
         raise AuthError(
-            f"{ACCESS_KEY} and {SECRET_KEY} are not set in the environment",
+            f"{' and '.join(unset)} {is_are} not set in the environment",
             reason=Reason.AUTH,
             hint="set both, or give the project an auth section with another type",
         )
     return Keys(found[ACCESS_KEY], found[SECRET_KEY], found.get(SECURITY_TOKEN))
 
 
-IAM_ENDPOINT = "HUAWEICLOUD_SDK_IAM_ENDPOINT"
-STS_ENDPOINT = "HUAWEICLOUD_SDK_STS_ENDPOINT"
 _IDP_ID = "HUAWEICLOUD_SDK_IDP_ID"
 _ID_TOKEN_FILE = "HUAWEICLOUD_SDK_ID_TOKEN_FILE"  # noqa: S105
 
@@ -50,17 +48,3 @@ def find_identity_provider(environment: Mapping[str, str]) -> IdentityProvider |
     """The one that is named; the SDK takes it before it takes keys. None where there is none."""
     idp_id, file = (environment.get(name, "").strip() for name in (_IDP_ID, _ID_TOKEN_FILE))
     return IdentityProvider(idp_id, Path(file)) if idp_id and file else None
-
-
-def find_endpoint(name: str, environment: Mapping[str, str]) -> str | None:
-    """The endpoint of a variable; None where it is not set. AuthError if it is no URL."""
-    value = environment.get(name, "").strip()
-    if not value:
-        return None
-    if (fault := url_fault(value)) is not None:
-        raise AuthError(
-            f"{name} is not a URL like https://host or https://host:port: {fault}",
-            reason=Reason.AUTH,
-            hint="correct the variable, or take it away",
-        )
-    return value.rstrip("/")

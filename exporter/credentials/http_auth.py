@@ -29,16 +29,16 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
     time does that. What is refused even then, the source backs off.
     """
 
-    shown: str  # what a request shows, for people
-
     def __init__(
         self,
         source: Source[T],
         *,
+        shown: str,
         trust: Trust,
         explain: Callable[[httpx.Response], ApiError] | None,
     ) -> None:
         self.source = source
+        self._shown = shown  # what a request shows, for people
         self._trust = trust
         self._explain = explain
         # Requests that were refused, by path: if others are let in, it is their own trouble.
@@ -133,7 +133,7 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
     def _refusal(self, response: httpx.Response) -> AuthError:
         """What all requests fail with while this one's refusal is backed off."""
         refusal = AuthError(
-            f"the cloud refused {self.shown}",
+            f"the cloud refused {self._shown}",
             reason=Reason.AUTH,
             hint="check the credentials, and that region and endpoint are the project's own",
         )
@@ -156,15 +156,14 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
 class TokenAuth(_RenewingAuth[Token]):
     """`X-Auth-Token`."""
 
-    shown = "the token"
-
     def __init__(
         self,
         source: Source[Token],
         *,
+        shown: str = "the token",
         explain: Callable[[httpx.Response], ApiError] | None = None,
     ) -> None:
-        super().__init__(source, trust=Trust(), explain=explain)
+        super().__init__(source, shown=shown, trust=Trust(), explain=explain)
 
     @property
     def token_expires_at(self) -> float | None:
@@ -177,18 +176,17 @@ class TokenAuth(_RenewingAuth[Token]):
 class SigningAuth(_RenewingAuth[Keys]):
     """SDK-HMAC-SHA256. The trust in a key is shared by all projects that sign with it."""
 
-    shown = "the signature"
-
     def __init__(
         self,
         source: Source[Keys],
         *,
+        shown: str = "the signature",
         project_id: str | None,
         clock: Callable[[], float],
         explain: Callable[[httpx.Response], ApiError] | None = None,
     ) -> None:
         trust = Trust(KEYS_LAST_SECONDS, within=source.account)
-        super().__init__(source, trust=trust, explain=explain)
+        super().__init__(source, shown=shown, trust=trust, explain=explain)
         self._project_id = project_id
         self._clock = clock
 

@@ -13,13 +13,10 @@ from exporter.config.auth import (
     PodIdentityAuth,
     ProfileAuth,
 )
-from exporter.config.regions import default_sts_endpoint
 from exporter.credentials.accounts import Project, plain
+from exporter.credentials.endpoints import IAM_VARIABLE, find_endpoint
 from exporter.credentials.environment import (
-    IAM_ENDPOINT,
-    STS_ENDPOINT,
     IdentityProvider,
-    find_endpoint,
     find_identity_provider,
     keys_from_environment,
 )
@@ -27,7 +24,8 @@ from exporter.credentials.exchange import retried
 from exporter.credentials.iam_keys import fetch_agency_keys, fetch_id_token_keys
 from exporter.credentials.metadata import fetch_metadata_keys
 from exporter.credentials.oidc import resolve_oidc
-from exporter.credentials.pod_identity import fetch_pod_keys, find_pod_identity
+from exporter.credentials.pod_agent import fetch_pod_keys
+from exporter.credentials.pod_identity import find_pod_identity
 from exporter.credentials.profile import ProfileFile, profile_path
 from exporter.credentials.refusals import Refusals
 from exporter.credentials.sources import AssumedSource, RenewedSource, Source, StaticSource
@@ -119,7 +117,7 @@ def _iam_endpoint(project: Project, profile: ProfileFile | None = None) -> str:
     """As the SDK looks for it: the profile's, the environment's, the region's."""
     return project.iam_endpoint(
         profile.read().iam_endpoint if profile is not None else None,
-        find_endpoint(IAM_ENDPOINT, os.environ),
+        find_endpoint(IAM_VARIABLE, os.environ),
     )
 
 
@@ -158,7 +156,7 @@ def _by_identity_provider(
 
     return _renewed(
         fetch,
-        "the identity provider",
+        "identity provider",
         project,
         secret=lambda: token.read(provider().id_token_file),
         forget=forget_all,
@@ -177,7 +175,7 @@ def _by_ecs_agency(settings: EcsAgencyAuth, project: Project) -> Source[Keys]:
 
     return _renewed(
         fetch,
-        f"the server's agency at {endpoint}",
+        f"server's agency at {endpoint}",
         project,
         secret=lambda: "",
         margin_seconds=_SERVER_MARGIN_SECONDS,
@@ -198,7 +196,7 @@ def _by_pod_identity(settings: PodIdentityAuth, project: Project) -> Source[Keys
 
     return _renewed(
         fetch,
-        "the pod's identity",
+        "pod's identity",
         project,
         secret=lambda: token.read(find_pod_identity(os.environ).token_file),
         forget=token.forget,
@@ -212,7 +210,7 @@ def _by_oidc(settings: OidcAuth, project: Project) -> Source[Keys]:
         oidc = resolve_oidc(settings, os.environ)
         return await assume_agency_with_oidc(
             project.wire,
-            sts_endpoint=_sts_endpoint(project, settings.sts_endpoint),
+            sts_endpoint=project.sts_endpoint(settings.sts_endpoint),
             provider_urn=oidc.provider_urn,
             agency_urn=oidc.agency_urn,
             session_name=oidc.session_name,
@@ -222,7 +220,7 @@ def _by_oidc(settings: OidcAuth, project: Project) -> Source[Keys]:
 
     return _renewed(
         fetch,
-        f"OIDC at {settings.agency_urn or 'the agency of the environment'}",
+        f"OIDC token at {settings.agency_urn or 'the agency of the environment'}",
         project,
         secret=lambda: token.read(resolve_oidc(settings, os.environ).token_file),
         forget=token.forget,
@@ -245,7 +243,7 @@ def _by_agency(
         if agency.urn is not None:
             keys = await assume_agency(
                 project.wire,
-                sts_endpoint=_sts_endpoint(project, given_sts),
+                sts_endpoint=project.sts_endpoint(given_sts),
                 auth=auth,
                 urn=agency.urn,
                 duration_seconds=agency.duration,
@@ -277,19 +275,6 @@ def _by_agency(
         project_id=project.id,
         margin_seconds=_MARGIN_SECONDS,
     )
-
-
-def _sts_endpoint(project: Project, given: str | None) -> str:
-    """As the SDK looks for it: what is given, the environment's, the region's."""
-    region = project.config.region
-    found = given or find_endpoint(STS_ENDPOINT, os.environ) or default_sts_endpoint(region)
-    if found is None:
-        raise AuthError(
-            f"no STS endpoint is known for the region {region or 'of the project'}",
-            reason=Reason.AUTH,
-            hint=f"set the variable {STS_ENDPOINT} (with type oidc, sts_endpoint)",
-        )
-    return found
 
 
 def _static(

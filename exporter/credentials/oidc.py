@@ -6,8 +6,10 @@ from pathlib import Path
 
 from exporter.config.auth import OidcAuth, session_name_fault, urn_fault
 from exporter.config.durations import format_duration
-from exporter.credentials.sts import SESSION_NAME
 from exporter.errors import AuthError, Reason
+
+# What the cloud's audit log shows of us.
+SESSION_NAME = "gaussdb-mysql-backup-exporter"
 
 _PROVIDER_URN = "HUAWEICLOUD_OIDC_PROVIDER_URN"
 _AGENCY_URN = "HUAWEICLOUD_OIDC_AGENCY_URN"

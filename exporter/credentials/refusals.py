@@ -22,6 +22,10 @@ _ASKED_SECONDS = 600.0
 _REMEMBERED = 1_000
 
 
+class NotAskedError(AuthError):
+    """Nobody was asked: what was refused before is not shown again yet."""
+
+
 @dataclass(slots=True)
 class _BackOff:
     """Refusals in a row."""
@@ -49,7 +53,7 @@ class Refusals:
         self.trust = Trust(KEYS_LAST_SECONDS)  # in an access key, of all projects that sign with it
 
     def check(self, secret: str, project: str) -> None:
-        """AuthError while the back-off lasts."""
+        """NotAskedError while the back-off lasts."""
         now = asyncio.get_running_loop().time()
         self._asked[secret, project] = now
         for scope in ("", project):
@@ -60,7 +64,7 @@ class Refusals:
             if not scope:
                 wait += self._courtesy(secret, project, now)
             if wait > 0:
-                raise AuthError(
+                raise NotAskedError(
                     f"{back_off.error.message}"
                     f" (tried again in {format_duration(max(1, round(wait)))})",
                     reason=Reason.AUTH,

@@ -12,7 +12,7 @@ import httpx
 import structlog
 
 from exporter.config.durations import format_duration
-from exporter.credentials.refusals import Refusals
+from exporter.credentials.refusals import NotAskedError, Refusals
 from exporter.credentials.trust import Trust
 from exporter.credentials.values import Keys, T, Token
 from exporter.errors import ApiError, AuthError, LoginError
@@ -44,6 +44,10 @@ class Source(Protocol[T]):
 
     def refused(self, value: T, error: AuthError) -> None:
         """The cloud has refused `value`, and nothing newer is to be had."""
+
+    @property
+    def who(self) -> str:
+        """Whose it is, for people."""
 
     @property
     def account(self) -> Trust:
@@ -113,6 +117,10 @@ class StaticSource(Generic[T]):
 
     def refused(self, value: T, error: AuthError) -> None:
         self._refusals.refuse(self._fingerprint(value), self._project_id, error)
+
+    @property
+    def who(self) -> str:
+        return self._refusals.what
 
     @property
     def account(self) -> Trust:
@@ -233,8 +241,10 @@ class RenewedSource(Generic[T]):
     async def _log_in(self, secret: str) -> T:
         try:
             value = await self._fetch(secret)
+        except NotAskedError:
+            raise
         except AuthError as exc:
-            # Without a status nobody has refused it: a file is missing, or it was not even asked.
+            # Without a status nobody has refused it: a file is missing.
             if exc.status is not None:
                 # What is not a 401 is about the project, not the secret.
                 own = exc.status != httpx.codes.UNAUTHORIZED
@@ -281,6 +291,10 @@ class RenewedSource(Generic[T]):
         # A token that is refused tells nothing of the password that it was given for.
         own = isinstance(value, Token)
         self._refusals.refuse(self._held_by, self._project_id, error, own=own)
+
+    @property
+    def who(self) -> str:
+        return self._refusals.what
 
     @property
     def account(self) -> Trust:

@@ -6,12 +6,10 @@ Source of the requests: huaweicloudsdksts 3.1.219, and huaweicloudsdkcore's `aut
 import httpx
 
 from exporter.credentials.exchange import exchange
+from exporter.credentials.oidc import SESSION_NAME
 from exporter.credentials.temporary_keys import parse_temporary_keys
 from exporter.credentials.values import Keys
 from exporter.transport.wire import Wire
-
-# What the cloud's audit log shows of us.
-SESSION_NAME = "gaussdb-mysql-backup-exporter"
 
 
 async def assume_agency(

@@ -53,18 +53,21 @@ def _by_password(settings: PasswordAuth, project: Project) -> TokenAuth:
             refusals=project.refusals_of(account),
             project_id=project.id,
             margin_seconds=_TOKEN_MARGIN_SECONDS,
-        )
+        ),
+        shown=f"the token of {account}",
     )
 
 
 def _by_token(settings: StaticTokenAuth, project: Project) -> TokenAuth:
     token = project.secret("token", settings.token, file=settings.token_file)
+    account = f"the token of project {project.id}"
     return project.token_auth(
         StaticSource(
             lambda: Token(token.read()),
             lambda value: value.value,
-            project.refusals_of(f"the token of project {project.id}"),
+            project.refusals_of(account),
             project_id=project.id,
             forget=token.forget,
-        )
+        ),
+        shown=account,
     )

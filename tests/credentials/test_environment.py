@@ -17,11 +17,15 @@ def test_the_environments_keys_are_those_of_the_vendors_sdk() -> None:
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [{}, {"HUAWEICLOUD_SDK_AK": "AK1"}, {"HUAWEICLOUD_SDK_AK": "", "HUAWEICLOUD_SDK_SK": "s"}],
+    ("environment", "unset"),
+    [
+        ({}, "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK are"),
+        ({"HUAWEICLOUD_SDK_AK": "AK1"}, "HUAWEICLOUD_SDK_SK is"),
+        ({"HUAWEICLOUD_SDK_AK": "", "HUAWEICLOUD_SDK_SK": "s"}, "HUAWEICLOUD_SDK_AK is"),
+    ],
 )
-def test_an_environment_without_keys_is_told(environment: dict[str, str]) -> None:
-    with pytest.raises(AuthError, match="HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK") as caught:
+def test_an_environment_without_keys_is_told(environment: dict[str, str], unset: str) -> None:
+    with pytest.raises(AuthError, match=f"^{unset} not set in the environment$") as caught:
         keys_from_environment(environment)
     assert "auth section" in caught.value.hint
 

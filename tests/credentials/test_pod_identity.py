@@ -3,10 +3,10 @@ import json
 import httpx
 import pytest
 
+from exporter.credentials.pod_agent import fetch_pod_keys
 from exporter.credentials.pod_identity import (
     TOKEN_FILE_VARIABLE,
     URI_VARIABLE,
-    fetch_pod_keys,
     find_pod_identity,
 )
 from exporter.credentials.values import Keys
