@@ -49,15 +49,15 @@ types: $(VENV)/.dev ## mypy, strict
 
 coverage: $(VENV)/.dev ## the tests with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST) -m "not e2e"
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-500} $(BIN)/coverage run -m pytest $(PYTEST) -m "not e2e"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 e2e: $(VENV)/.dev ## with the real programs: Prometheus, Alertmanager, Chromium (Debian; see .ci/run)
 	$(BIN)/python -m pytest $(PYTEST) -m e2e --durations=10
 
-fuzz: $(VENV)/.dev ## the property test with FUZZ_EXAMPLES examples (5000)
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -q tests/test_fuzz.py
+fuzz: $(VENV)/.dev ## the property test with FUZZ_EXAMPLES new examples (5000)
+	FUZZ_NEW=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -q tests/properties
 
 soak: $(VENV)/.dev ## thousands of scrapes with faults; memory, sockets and tasks must not grow
 	$(BIN)/python -m tests.soak $(SOAK)

@@ -17,6 +17,7 @@ from exporter.backups.window import (
     build_window,
     find_vanished,
     increment_begin,
+    listing_begin,
     merge,
     reaches_settled,
     read,
@@ -131,7 +132,8 @@ class InstanceSync:
         window, now = self._window, self._clock()
         if (
             window is None
-            or now - self._known_at > window.lookback_seconds  # what is new is more than a window
+            # What is new may be more than a whole window.
+            or self._known_at < listing_begin(now, window.lookback_seconds)
             or not (window.covers(now) or window.knows_latest(now))
         ):
             self._window = None

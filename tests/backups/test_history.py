@@ -431,8 +431,8 @@ async def test_a_clock_that_is_corrected_while_the_window_is_listed(hours: float
 # A pause ---------------------------------------------------------------------------------------
 
 
-async def test_after_a_pause_of_more_than_a_lookback_all_begins_anew() -> None:
-    """What is new would be more than the whole window, and the old rows may be gone by now."""
+async def test_after_a_pause_of_more_than_a_whole_listing_all_begins_anew() -> None:
+    """What is new would be more than that, and the old rows may be gone by now."""
     clock = Moment()
     api = FakeApi(make_rows(300))
     sync = make_sync(api, clock=clock)
@@ -475,3 +475,16 @@ async def test_retention_that_takes_what_is_known_leaves_none() -> None:
             reading = await refresh(sync)
         assert (reading.count, reading.latest_end) == (0, NOON - 60 if left else None)
         assert reading.listing_complete
+
+
+@pytest.mark.parametrize("lookback", [300.0, DAY])
+async def test_scrapes_that_are_a_lookback_apart_take_one_request(lookback: float) -> None:
+    clock = Moment()
+    api = FakeApi(make_rows(600))
+    sync = make_sync(api, clock=clock, lookback=lookback, resync_interval=732 * DAY)
+    await refresh(sync)
+    for _ in range(3):
+        clock.now += 310
+        api.requests()
+        assert (await sync.refresh(Query())).count is not None
+        assert api.requests() == 1
