@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from exporter.config.schema import Config
-from exporter.errors import Reason
 from exporter.models import (
     Instance,
     InstanceKey,
@@ -20,6 +19,7 @@ from exporter.models import (
 from exporter.scraping.changes import Changes, SourceChanges, log_listings
 from exporter.scraping.collecting import SHARED_SECONDS, Span, collect
 from exporter.scraping.in_flight import InFlightQuery, cut_off
+from exporter.scraping.last import LastSnapshots
 from exporter.scraping.project import Project
 from exporter.scraping.sources import Sources
 from exporter.scraping.turns import in_turn
@@ -64,9 +64,7 @@ class Scraper:
         self._source_changes = SourceChanges()
         self._closed = False
         self._turns = itertools.count()
-        self._last: Snapshot | None = None  # of all instances
-        self._newest: Snapshot | None = None  # of a probe too
-        self._last_begun = self._newest_begun = float("-inf")
+        self._last = LastSnapshots(config.scrape.min_interval)
         # What the last scrape took after its waiting was over.
         self.collecting_seconds = 0.0
 
@@ -100,7 +98,7 @@ class Scraper:
         self._sources.adopt(previous._sources)
         self._source_changes.adopt(previous._source_changes)
         self._turns = previous._turns
-        self._newest = previous._newest
+        self._last.newest = previous._last.newest
 
     async def scrape(
         self, seconds: float, only: InstanceKey | None = None, *, patient: bool = False
@@ -113,9 +111,8 @@ class Scraper:
         loop = asyncio.get_running_loop()
         started, begun = self._clock(), loop.time()
         span = Span(begun, deadline := begun + max(0.0, seconds))
-        if only is None and self._is_fresh(started):
-            assert self._last is not None
-            return self._last
+        if only is None and (fresh := self._last.fresh(started)) is not None:
+            return fresh
         # Those that are known do not wait for the discovery of others, which may hang.
         queries = await self._ask_known(deadline, only)
         await self._refresh_sources(queries)
@@ -128,11 +125,9 @@ class Scraper:
         await self._sources.wait([watch.instance for watch in queries], until=patience)
         waited = time.perf_counter()
         snapshot = await self._collect(queries, started, span)
-        if begun >= self._newest_begun and span.is_enough:  # not where a later scrape was faster
-            self._newest, self._newest_begun = snapshot, begun
-        if only is None and begun >= self._last_begun and not _was_cut_short(snapshot):
-            self._last, self._last_begun = snapshot, begun
-        log_listings(snapshot.results)
+        self._last.remember(snapshot, span, is_whole=only is None)
+        if span.is_enough:
+            log_listings(snapshot.results)
         self._source_changes.log(snapshot.results)
         self.collecting_seconds = time.perf_counter() - waited
         return snapshot
@@ -199,10 +194,6 @@ class Scraper:
         if not self._closed:
             await self._sources.refresh([watch.instance for watch in queries], self.instances)
 
-    def _is_fresh(self, now: float) -> bool:
-        age = now - self._last.finished if self._last is not None else float("inf")
-        return 0 <= age < self._config.scrape.min_interval
-
     def _in_order(self, only: InstanceKey | None) -> list[Watch]:
         if only is not None:
             watch = self._watches.get(only)
@@ -261,7 +252,7 @@ class Scraper:
         results = [
             watch.result or InstanceResult.unasked(watch.instance) for watch in self._watches
         ]
-        last = self._newest
+        last = self._last.newest
         return View(
             results,
             self._project_results(),
@@ -286,11 +277,3 @@ class Scraper:
         for project in self.projects.values():
             if project.discovery is not None:
                 await project.discovery.aclose()
-
-
-def _was_cut_short(snapshot: Snapshot) -> bool:
-    """Whether another scrape, with more time, could have learned more."""
-    return any(
-        result.failure is not None and result.failure.reason is Reason.DEADLINE
-        for result in snapshot.results
-    )
