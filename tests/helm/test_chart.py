@@ -51,7 +51,11 @@ from tests.support.programs import free_port, running
 
 CHART = ROOT / "helm" / "gaussdb-mysql-backup-exporter"
 NAME = "backups-gaussdb-mysql-backup-exporter"
-CASES = {
+# The chart's own examples: a way in each.
+WAYS_IN = {
+    path.stem.removesuffix("-values"): path for path in sorted((CHART / "ci").glob("*.yaml"))
+}
+CASES = WAYS_IN | {
     path.stem: path for path in sorted((Path(__file__).parent / "chart_values").glob("*.yaml"))
 }
 FOLDER = "/etc/gaussdb-mysql-backup-exporter"
@@ -359,7 +363,8 @@ def test_every_mount_has_its_volume_and_every_file_that_is_named_is_mounted(
     assert {mount["name"] for mount in mounts} == set(volumes)
     assert all("subPath" not in mount for mount in mounts)
     for name, volume in volumes.items():
-        if name in ("config", "credentials", "web-config") and case != "own_secrets":
+        is_own = case == "own_secrets" or (case in WAYS_IN and name == "credentials")
+        if name in ("config", "credentials", "web-config") and not is_own:
             source = volume.get("configMap", {}).get("name") or volume["secret"]["secretName"]
             assert ("ConfigMap" if name == "config" else "Secret", source) in made
     named = [arg.partition("=")[2] for arg in container_of(manifests)["args"] if ".file=" in arg]
@@ -590,6 +595,10 @@ def test_configuration_arrives_unchanged(render: Render) -> None:
         ("everything_off", "config OK: 1 projects, 0 instances"),
         ("own_secrets", "config OK: 1 projects, 1 instances"),
         ("tls_alone", "config OK: 1 projects, 0 instances"),
+        *(
+            (case, f"config OK: {2 if case == 'assume-agency' else 1} projects, 0 instances")
+            for case in WAYS_IN
+        ),
     ],
 )
 def test_mounted_configuration_passes_the_exporter_s_check(
@@ -755,6 +764,97 @@ def test_existing_secrets_are_used_and_none_is_made(render: Render) -> None:
         "exporter-web",
     ]
     assert container_of(manifests)["volumeMounts"][1]["mountPath"] == "/run/own"
+
+
+@pytest.mark.parametrize("case", ["oidc", "identity-provider"])
+def test_a_token_of_the_service_account_is_where_the_exporter_looks_for_it(
+    render: Render, case: str
+) -> None:
+    manifests = render(values_of(case))
+    spec, container = pod_of(manifests)["spec"], container_of(manifests)
+    (volume,) = (item for item in spec["volumes"] if item["name"] == "identity-token")
+    (mount,) = (item for item in container["volumeMounts"] if item["name"] == "identity-token")
+    variables = {item["name"]: item.get("value") for item in container["env"]}
+
+    assert volume["projected"]["sources"] == [
+        {
+            "serviceAccountToken": {
+                "path": "token",
+                "audience": "my-client-id",
+                "expirationSeconds": 3600,
+            }
+        }
+    ]
+    token_file = f"{mount['mountPath']}/token"
+    assert variables["HUAWEICLOUD_OIDC_TOKEN_FILE"] == token_file
+    assert variables.get("HUAWEICLOUD_SDK_ID_TOKEN_FILE", token_file) == token_file
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_the_service_account_may_have_annotations_and_a_name(render: Render) -> None:
+    account = {"name": "reader", "annotations": {"example.com/agency": "backup-reader"}}
+    manifests = render(with_values("pod-identity", {"serviceAccount": account}))
+
+    made = find(manifests, "ServiceAccount")
+    assert made["metadata"]["name"] == "reader"
+    assert made["metadata"]["annotations"] == {"example.com/agency": "backup-reader"}
+    assert pod_of(manifests)["spec"]["serviceAccountName"] == "reader"
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("pod-identity", "service account backup-exporter of the namespace databases"),
+        ("oidc", "system:serviceaccount:databases:backup-exporter and the audience my-client-id"),
+        ("ecs-agency", "The nodes that the pods run on need an agency"),
+    ],
+)
+def test_notes_say_that_no_secret_is_needed_and_what_is(
+    chart: helm.Chart, case: str, said: str
+) -> None:
+    rendered = chart.render(values_of(case), name="backups", namespace="databases")
+    (notes,) = (text for path, text in rendered.items() if path.endswith("NOTES.txt"))
+
+    assert said in notes
+    assert "No secret is needed" in notes
+
+
+@pytest.mark.parametrize(
+    "case", ["password", "aksk", "profile", "token", "env", "identity-provider"]
+)
+def test_notes_do_not_promise_it_where_a_secret_is_needed(chart: helm.Chart, case: str) -> None:
+    rendered = chart.render(values_of(case), name="backups", namespace="databases")
+    (notes,) = (text for path, text in rendered.items() if path.endswith("NOTES.txt"))
+
+    assert "No secret is needed" not in notes
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "advice"),
+    [
+        ("oidc", {"identityToken": {"audience": ""}}, "needs identityToken.audience"),
+        (
+            "oidc",
+            {"identityToken": {"enabled": False}},
+            "config.projects[0].auth: type oidc has no token to show: set identityToken.enabled",
+        ),
+    ],
+)
+def test_an_identity_token_that_is_not_whole_is_refused(
+    chart: helm.Chart, case: str, changes: Values, advice: str
+) -> None:
+    assert advice in refusal(chart, with_values(case, changes))
+
+
+def test_the_network_policy_lets_a_pod_ask_for_its_keys(render: Render) -> None:
+    def blocks(case: str) -> list[str]:
+        policy = find(render(values_of(case)), "NetworkPolicy")
+        return [
+            to["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for to in rule.get("to", [])
+        ]
+
+    assert blocks("pod-identity") == ["169.254.0.0/16"]
+    assert blocks("ecs-agency") == ["169.254.169.254/32"]
 
 
 def auth_with(**auth: str) -> Values:

@@ -12,6 +12,21 @@ What the values' schema cannot say, with a message that tells what to do. Empty 
 {{- if and $v.credentials.existingSecret $v.credentials.data -}}
 {{- fail "credentials.existingSecret and credentials.data exclude each other: keep one" -}}
 {{- end -}}
+{{- if and $v.identityToken.enabled (not $v.identityToken.audience) -}}
+{{- fail "identityToken.enabled needs identityToken.audience: the client ID of the identity provider in IAM" -}}
+{{- end -}}
+{{- $hasTokenFile := or $v.identityToken.enabled $v.extraEnvFrom -}}
+{{- range $v.extraEnv -}}
+{{- if eq .name "HUAWEICLOUD_OIDC_TOKEN_FILE" -}}
+{{- $hasTokenFile = true -}}
+{{- end -}}
+{{- end -}}
+{{- range $i, $project := $v.config.projects -}}
+{{- $auth := $project.auth | default dict -}}
+{{- if and (eq (get $auth "type") "oidc") (not $auth.token_file) (not $hasTokenFile) -}}
+{{- fail (printf "config.projects[%d].auth: type oidc has no token to show: set identityToken.enabled=true with its audience, or token_file" $i) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (gt (int $v.shards) 1) (semverCompare "<1.28.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "shards > 1 needs Kubernetes 1.28, which labels each pod with its index; this is %s" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}

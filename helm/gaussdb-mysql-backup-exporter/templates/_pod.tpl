@@ -56,8 +56,12 @@ spec:
         {{- range .Values.extraArgs }}
         - {{ . | quote }}
         {{- end }}
-      {{- if or (gt (int .Values.shards) 1) .Values.extraEnv }}
+      {{- if or (gt (int .Values.shards) 1) .Values.identityToken.enabled .Values.extraEnv }}
       env:
+        {{- if .Values.identityToken.enabled }}
+        - name: HUAWEICLOUD_OIDC_TOKEN_FILE
+          value: {{ printf "%s/token" .Values.identityToken.mountPath | quote }}
+        {{- end }}
         {{- if gt (int .Values.shards) 1 }}
         - name: POD_INDEX
           valueFrom:
@@ -134,6 +138,11 @@ spec:
   mountPath: {{ .Values.credentials.mountPath }}
   readOnly: true
 {{- end }}
+{{- if .Values.identityToken.enabled }}
+- name: identity-token
+  mountPath: {{ .Values.identityToken.mountPath }}
+  readOnly: true
+{{- end }}
 {{- if include "exporter.webConfigSecret" . }}
 - name: web-config
   mountPath: /etc/gaussdb-mysql-backup-exporter/web
@@ -161,6 +170,15 @@ spec:
   secret:
     secretName: {{ . }}
     defaultMode: 0440
+{{- end }}
+{{- if .Values.identityToken.enabled }}
+- name: identity-token
+  projected:
+    sources:
+      - serviceAccountToken:
+          path: token
+          audience: {{ .Values.identityToken.audience | quote }}
+          expirationSeconds: {{ int .Values.identityToken.expirationSeconds }}
 {{- end }}
 {{- with include "exporter.webConfigSecret" . }}
 - name: web-config
