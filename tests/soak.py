@@ -1,8 +1,10 @@
 """`python -m tests.soak`: thousands of scrapes of a cloud that fails; nothing may grow.
 
 The simulator is a process of its own, the exporter with its server is this one; both speak over
-loopback sockets. After a warm-up that has met everything, memory, open files and tasks are counted
-while nothing runs, and again at the end. Exit code 1 if one of them has grown beyond its bound.
+loopback sockets, with TLS and a network between them whose NAT forgets silent connections, whose
+addresses move and whose authority is renewed. After a warm-up that has met everything, memory, open
+files, tasks and threads are counted while nothing runs, and again at the end. Exit code 1 if one of
+them has grown beyond its bound.
 """
 
 import argparse
@@ -14,15 +16,21 @@ import io
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import uvloop
+from cryptography import x509
 
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
@@ -45,17 +53,22 @@ from exporter.simulator import serve as serve_simulator
 from exporter.web.app import create_app
 from exporter.web.listener import bind
 from exporter.web.server import serve
+from tests.support.certificates import Authority
+from tests.support.relay import Relay, address_of_now
 
 INSTANCES = 20
 BACKUPS = 400
 SCRAPES_AT_ONCE = 2  # a pair of Prometheus servers
 SCRAPE_TIMEOUT = 1.0
-QUIET_SECONDS = 12.0  # longer than any time-out of the exporter and keep-alive of the server below
+# Longer than any time-out of the exporter, and than its idle connections and those to it last.
+QUIET_SECONDS = 33.0
+CLOUD = "cloud.soak"  # a name that moves
 
 # What may be more at the end than after the warm-up.
 RSS_BOUND_MIB = 12.0
 SOCKETS_BOUND = 5
 TASKS_BOUND = 2
+THREADS_BOUND = 2
 
 # The cloud's process ---------------------------------------------------------------------------
 
@@ -81,8 +94,11 @@ _FAULTS: list[Fault] = [
 ]
 
 
-async def run_cloud(seed: int, share: float) -> None:
-    """Serve until the parent process goes; spoil about this share of the answers."""
+async def run_cloud(seed: int, share: float, folder: Path) -> None:
+    """Serve until the parent process goes; spoil about this share of the answers.
+
+    `folder` has the certificate to show, and gets what the network has done at the end.
+    """
     simulator = build_cloud(INSTANCES, BACKUPS, knobs=Knobs(rate_limit=RateLimit(3_000, 1.0)))
     rng = random.Random(seed)
 
@@ -92,8 +108,11 @@ async def run_cloud(seed: int, share: float) -> None:
 
     simulator.fault_script = spoil
     async with serve_simulator(simulator, log_level="critical") as address:
-        print(address, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+        relay = Relay(folder, int(address.rpartition(":")[2]), rng)
+        async with relay.serve() as port:
+            print(f"https://{CLOUD}:{port}", flush=True)
+            while await asyncio.to_thread(sys.stdin.readline):  # a line asks what was seen
+                print(_describe(relay.seen), flush=True)
 
 
 def _change_something(simulator: Simulator, rng: random.Random) -> None:
@@ -109,11 +128,46 @@ def _change_something(simulator: Simulator, rng: random.Random) -> None:
 # The exporter's process ------------------------------------------------------------------------
 
 
-def make_config(address: str, *, resync_seconds: int) -> Config:
+class Names:
+    """The system's resolver as it knows the cloud: it moves, and now and then it hangs."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._real = socket.getaddrinfo
+        socket.getaddrinfo = self  # type: ignore[assignment]
+
+    def __call__(self, host: str, *more: Any, **named: Any) -> Any:
+        if host == CLOUD:
+            if self._rng.random() < 0.02:
+                time.sleep(2.0)  # a thread of its own waits
+            host = address_of_now()
+        return self._real(host, *more, **named)
+
+
+class Trust:
+    """The authority that signs the cloud's certificate, and a newer one whenever it is renewed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca_file = folder / "ca.pem"
+        self._numbers = iter(range(10**9))
+        self.renew()
+
+    def renew(self) -> None:
+        """The files of the cloud and of the exporter; a reload reads the latter."""
+        authority = Authority(self.folder, f"CA {next(self._numbers)}")
+        authority.issue("server", sans=(x509.DNSName(CLOUD),))
+        (self.folder / "renewed").touch()
+        self.ca_file.write_bytes(authority.cert_file.read_bytes())
+        authority.cert_file.unlink()
+
+
+def make_config(address: str, ca_file: Path, *, resync_seconds: int) -> Config:
     return Config.model_validate(
         {
             "api": {
                 "timeout": "500ms",
+                "ca_file": str(ca_file),
                 "max_connections": 20,
                 "rate_limit": 0,
                 "resync_interval": f"{resync_seconds}s",
@@ -145,11 +199,12 @@ class Count:
     sockets: int
     files: int
     tasks: int
+    threads: int
 
     def __str__(self) -> str:
         return (
             f"memory {self.rss_mib:7.1f} MiB, {self.sockets} sockets, {self.files} open files,"
-            f" {self.tasks} tasks"
+            f" {self.tasks} tasks, {self.threads} threads"
         )
 
 
@@ -168,6 +223,7 @@ def count_all() -> Count:
         sockets=sum(name.startswith("socket:") for name in files),
         files=len(files),
         tasks=len(asyncio.all_tasks()),
+        threads=threading.active_count(),
     )
 
 
@@ -177,6 +233,7 @@ class Soak:
 
     exporter: Exporter
     address: str
+    trust: Trust
     rng: random.Random
     seen: Counter[str] = field(default_factory=Counter)
     scrapes: int = 0
@@ -214,7 +271,11 @@ class Soak:
 
     async def _something_else(self, session: aiohttp.ClientSession) -> None:
         chance = self.rng.random()
-        if chance < 0.01:
+        if chance < 0.003:
+            self.trust.renew()
+            await self.exporter.reload()
+            self.seen["renewed authorities"] += 1
+        elif chance < 0.01:
             await self.exporter.reload()
             self.seen["reloads"] += 1
         elif chance < 0.05:
@@ -224,21 +285,46 @@ class Soak:
             async with session.get(path) as response:
                 await response.read()
             self.seen["other pages"] += 1
+        elif chance < 0.07:
+            await self._read_slowly()
+
+    async def _read_slowly(self) -> None:
+        """A client that takes its time, or does not read at all, and hangs up in the middle."""
+        host, port = self.address.removeprefix("http://").split(":")
+        with socket.socket() as raw:
+            raw.setblocking(False)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(raw, (host, int(port)))
+            await loop.sock_sendall(raw, b"GET /metrics HTTP/1.1\r\nHost: exporter\r\n\r\n")
+            for _ in range(self.rng.choice([0, 3, 10])):
+                await asyncio.sleep(0.1)
+                await loop.sock_recv(raw, 512)
+        self.seen["slow readers"] += 1
 
 
 @contextlib.asynccontextmanager
-async def start_cloud(seed: int, share: float) -> AsyncIterator[str]:
-    """The simulator in its own process; gives its address."""
+async def start_cloud(
+    seed: int, share: float, folder: Path
+) -> AsyncIterator[tuple[str, Callable[[], Awaitable[str]]]]:
+    """The simulator in its own process; gives its address, and asks what its network has done."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tests.soak", "--cloud", "--seed", str(seed), "--faults", str(share)),
+        *("-m", "tests.soak", "--cloud", str(folder), "--seed", str(seed)),
+        *("--faults", str(share)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    async def ask() -> str:
+        stdin.write(b"\n")
+        return (await stdout.readline()).decode().strip()
+
     try:
-        yield (await process.stdout.readline()).decode().strip()
+        yield (await stdout.readline()).decode().strip(), ask
     finally:
         process.kill()
         await process.wait()
@@ -273,9 +359,16 @@ async def start_server(exporter: Exporter) -> AsyncIterator[str]:
 
 async def soak(options: argparse.Namespace, registry: SecretRegistry) -> int:
     async with contextlib.AsyncExitStack() as stack:
-        address = await stack.enter_async_context(start_cloud(options.seed, options.faults))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        trust = Trust(folder)
+        Names(random.Random(options.seed))
+        address, ask_cloud = await stack.enter_async_context(
+            start_cloud(options.seed, options.faults, folder)
+        )
         # Two configurations, one after the other: half of the reloads open new connections.
-        configs = [make_config(address, resync_seconds=seconds) for seconds in (5, 7)]
+        configs = [
+            make_config(address, trust.ca_file, resync_seconds=seconds) for seconds in (5, 7)
+        ]
         loads = iter(range(10**9))
         exporter = Exporter(
             lambda: configs[next(loads) // 2 % 2], own=OwnMetrics(), registry=registry
@@ -283,7 +376,7 @@ async def soak(options: argparse.Namespace, registry: SecretRegistry) -> int:
         await exporter.reload()
         stack.push_async_callback(exporter.aclose)
         server = await stack.enter_async_context(start_server(exporter))
-        work = Soak(exporter, server, random.Random(options.seed))
+        work = Soak(exporter, server, trust, random.Random(options.seed))
         started = time.monotonic()
         await work.run(options.warm_up)
         await asyncio.sleep(QUIET_SECONDS)
@@ -295,6 +388,7 @@ async def soak(options: argparse.Namespace, registry: SecretRegistry) -> int:
             after = count_all()
             print(f"after {work.scrapes:6} scrapes: {after}", flush=True)
         print(f"{time.monotonic() - started:.0f} s; " + _describe(work.seen))
+        print(f"the network: {await ask_cloud()}")
     return judge(before, after)
 
 
@@ -311,6 +405,7 @@ def judge(before: Count, after: Count) -> int:
             ("sockets", after.sockets - before.sockets, SOCKETS_BOUND),
             ("open files", after.files - before.files, SOCKETS_BOUND),
             ("tasks", after.tasks - before.tasks, TASKS_BOUND),
+            ("threads", after.threads - before.threads, THREADS_BOUND),
         )
         if more > bound
     ]
@@ -327,10 +422,10 @@ def main() -> int:
     parser.add_argument("--parts", type=int, default=4, help="how often to count on the way")
     parser.add_argument("--faults", type=float, default=0.05, help="share of spoiled answers")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cloud", action="store_true", help="be the cloud (started by the other)")
+    parser.add_argument("--cloud", type=Path, help="be the cloud (started by the other)")
     options = parser.parse_args()
     if options.cloud:
-        uvloop.run(run_cloud(options.seed, options.faults))
+        uvloop.run(run_cloud(options.seed, options.faults, options.cloud))
         return 0
     registry, log = SecretRegistry(), io.StringIO()
     with logs.logging_to(log, level="error", log_format="logfmt", registry=registry):

@@ -90,6 +90,7 @@ def logging_to(
     root = logging.getLogger()
     before = root.handlers[:], root.level
     root.handlers[:] = [_Queue(records)]
+    root.handlers[0].addFilter(_is_news)
     root.setLevel(number)
     # httpx logs every URL at INFO, and the others speak of what operators cannot act upon.
     for name in ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn"):
@@ -112,6 +113,17 @@ def logging_to(
         listener.stop()
         root.handlers[:], root.level = before
         structlog.reset_defaults()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that uvloop meets bytes of a connection that is closed already: whoever used it knows,
+    and nobody can act upon it (https://github.com/MagicStack/uvloop/issues/506)."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (
+        record.name == "asyncio"
+        and isinstance(error, RuntimeError)
+        and "the handler is closed" in str(error)
+    )
 
 
 def _shared_processors() -> list[structlog.typing.Processor]:

@@ -8,6 +8,7 @@ The method here may go when httpx-aiohttp passes a `yarl.URL(..., encoded=True)`
 import base64
 import ssl
 from dataclasses import dataclass, field
+from functools import partial
 
 import aiohttp
 import httpx
@@ -76,6 +77,15 @@ class ExactTransport(AiohttpTransport):
         # Called with the first request: a session needs a running loop.
         super().__init__(verify=ssl_context, trust_env=False, client=open_session)
 
+    def _discard(self, response: Response, *, look_up_again: bool = False) -> None:
+        """Never use its connection again, nor perhaps the address that it leads to."""
+        assert response.conversation is not None
+        response.conversation.end()
+        if look_up_again and isinstance(self.client, aiohttp.ClientSession):
+            assert isinstance(self.client.connector, Connector)
+            url = URL(self._proxy.address) if self._proxy is not None else response.url
+            self.client.connector.look_up_again(url.host or "", url.port or 0)
+
     def unresolved(self, request: httpx.Request) -> str:
         """The name that the request waits for, where the DNS has not answered yet."""
         if not isinstance(self.client, aiohttp.ClientSession):
@@ -119,5 +129,5 @@ class ExactTransport(AiohttpTransport):
             headers=response.raw_headers,
             stream=AiohttpResponseStream(response),
             request=request,
-            extensions={"discard": response.conversation.end},
+            extensions={"discard": partial(self._discard, response)},
         )

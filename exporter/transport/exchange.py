@@ -113,7 +113,8 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         if status != 200 and not (status == 201 and request.method == "POST"):
             query.count_error(reason_of(status))
         if status in _FAILING_SERVER:
-            _end_connection(response)  # the next one may lead to a server that works
+            # The next one may lead to a server that works.
+            _end_connection(response, look_up_again=True)
         _parse(response)
         _log(request, started, response)
         return response
@@ -191,10 +192,10 @@ def _parse(response: httpx.Response) -> None:
         _end_connection(response)
 
 
-def _end_connection(response: httpx.Response) -> None:
-    discard: Callable[[], None] | None = response.extensions.get("discard")
+def _end_connection(response: httpx.Response, *, look_up_again: bool = False) -> None:
+    discard: Callable[..., None] | None = response.extensions.get("discard")
     if discard is not None:
-        discard()
+        discard(look_up_again=look_up_again)
 
 
 def _request_id(response: httpx.Response) -> str:

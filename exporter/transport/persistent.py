@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 IDLE_SECONDS = 30.0
 # The DNS moves, and the old address may go on answering.
 _GREATEST_AGE_SECONDS = 300.0
+_LOOK_UP_AGAIN_SECONDS = 1.0
 # The first probe of a connection on which nothing moves, the others, and how many.
 _PROBE_AFTER_SECONDS, _PROBE_EVERY_SECONDS, _PROBES = 20, 5, 3
 
@@ -164,6 +165,7 @@ class Connector(aiohttp.TCPConnector):
             resolver=self.names,
         )
         self._most_open = most_open
+        self._looked_up_again = float("-inf")
         self._conversations: weakref.WeakSet[Conversation] = weakref.WeakSet()
         # There is no public way to a protocol of one's own; a test holds that it is in use.
         self._factory = self._open_conversation  # type: ignore[assignment]
@@ -172,6 +174,14 @@ class Connector(aiohttp.TCPConnector):
         conversation = Conversation(self._loop)
         self._conversations.add(conversation)
         return conversation
+
+    def look_up_again(self, host: str, port: int) -> None:
+        """The server at this address fails: the name may have moved. Not without end, where all
+        servers of the name fail."""
+        now = monotonic()
+        if now - self._looked_up_again > _LOOK_UP_AGAIN_SECONDS:
+            self._looked_up_again = now
+            self.clear_dns_cache(host, port)
 
     def _make_room(self) -> None:
         if len(self._conversations) < self._most_open:

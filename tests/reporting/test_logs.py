@@ -290,6 +290,22 @@ async def test_what_the_api_echoes_is_not_logged(clock: Clock) -> None:
     assert not re.search(r"[0-9a-f]{64}", written.getvalue())  # a signature
 
 
+def test_a_library_that_meets_a_closed_connection_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its traceback says nothing that anybody could act upon; other errors of it are told."""
+    library = logging.getLogger("asyncio")
+    monkeypatch.setattr(library, "handlers", [])  # of the tests, which take every error for one
+    with logging_into() as written:
+        for text in ("unable to perform operation on <TCPTransport>; the handler is closed", "odd"):
+            try:
+                raise RuntimeError(text)
+            except RuntimeError as exc:
+                library.error("Fatal error on SSL protocol", exc_info=exc)
+    (told,) = written.named("Fatal error on SSL protocol")
+    assert "RuntimeError: odd" in told["exception"]
+
+
 # What is logged of a scrape -------------------------------------------------------------------
 
 

@@ -257,6 +257,46 @@ def test_a_socket_is_probed_before_a_nat_forgets_it() -> None:
         assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20
 
 
+async def test_a_name_that_moves_is_followed_when_its_old_address_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The old address answers 503 for ever."""
+
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer("moved", status=503))
+        writer.close()
+
+    async def new(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer("here"))
+        writer.close()
+
+    addresses = iter(["127.0.0.1", "127.0.0.2"])
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *more, **named: real(next(addresses), *more, **named),
+    )
+    first = await asyncio.start_server(old, "127.0.0.1", 0)
+    port = first.sockets[0].getsockname()[1]
+    second = await asyncio.start_server(new, "127.0.0.2", port)
+    wire = connect(ApiConfig())
+    try:
+        statuses = []
+        for _ in range(3):
+            extensions = {"query": Query(), "operation": LIST_BACKUPS}
+            request = httpx.Request("GET", f"http://db.example:{port}/", extensions=extensions)
+            statuses.append((await wire.send(request)).status_code)
+        assert statuses == [503, 200, 200]
+    finally:
+        await wire.aclose()
+        for server in (first, second):
+            server.close()
+            await server.wait_closed()
+
+
 async def test_idle_connections_make_room_for_new_ones() -> None:
     """To many hosts one after the other: those that rest are not more than are allowed at all."""
     wire = connect(ApiConfig(max_connections=3))
