@@ -68,9 +68,11 @@ _SEVERITIES: Mapping[State, Severity] = {
 _ALERTS: Mapping[State, str] = {
     State.STALE: "GaussDBMySQLBackupStale",
     State.NO_BACKUPS: "GaussDBMySQLBackupNone",
+    State.NOT_RESTORABLE: "GaussDBMySQLBackupNotRestorable",
     State.FAILING: "GaussDBMySQLBackupAPIFailing",
     State.HOLE: "GaussDBMySQLBackupWindowHole",
     State.INCOMPLETE: "GaussDBMySQLBackupListingIncomplete",
+    State.SUSPENDED: "GaussDBMySQLBackupInstanceSuspended",
 }
 # The cloud rightly makes no backups of an instance that it says is one of these.
 _SUSPENDED: Mapping[str, str] = {

@@ -259,7 +259,7 @@ def mappings_of_states(node: object) -> Iterator[dict[str, Any]]:
 
 def test_states_have_the_words_of_the_page_and_a_colour_each(dashboard: dict[str, Any]) -> None:
     words = [
-        *("ok", "listing", "paused", "not reported", "incomplete", "hole", "failing"),
+        *("ok", "listing", "suspended", "not reported", "incomplete", "hole", "failing"),
         *("not restorable", "no backups", "stale"),
     ]
     mappings = list(mappings_of_states(dashboard))

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from math import floor
 
 from exporter.errors import Reason
-from exporter.models import Failure, Instance, InstanceResult, Reading
+from exporter.models import (
+    Failure,
+    Instance,
+    InstanceResult,
+    Reading,
+    RestoreWindow,
+    SourceResult,
+)
 
 HOUR, DAY, MINUTE = 3_600.0, 86_400.0, 60.0
 PROJECT = "97b026aa9cc4417888c14c84a1ad9860"
@@ -71,7 +78,7 @@ FLEET = (
     Past("db-empty", "archive", "no backups", empty=True),
     Past("db-lost", "ledger", "not restorable", ranges=0),
     Past("db-fresh", "search", "listing", listing=True),
-    Past("db-frozen", "sandbox", "paused", stopped=6 * HOUR, status="FROZEN"),
+    Past("db-frozen", "sandbox", "suspended", stopped=6 * HOUR, status="FROZEN"),
     Past("db-gone", "moved", "not reported", gone=2 * HOUR),
 )
 REASONS = tuple(reason.value for reason in Reason)
@@ -164,7 +171,12 @@ def as_scraped(past: Past, at: float) -> InstanceResult:
     )
     return InstanceResult(
         instance=Instance(
-            PROJECT, past.id, name=past.name, stale_after_seconds=STALE_AFTER, lookback_seconds=DAY
+            PROJECT,
+            past.id,
+            name=past.name,
+            stale_after_seconds=STALE_AFTER,
+            lookback_seconds=DAY,
+            status=past.status,
         ),
         reading=reading if good else None,
         failure=None if good else Failure(Reason(past.reason), "HTTP 500"),
@@ -176,4 +188,9 @@ def as_scraped(past: Past, at: float) -> InstanceResult:
         last_success=seen,
         last_reading=reading,
         last_end=past.latest_end(seen),
+        restore_window=(
+            SourceResult(RestoreWindow(at=at, ranges=()), None, at)
+            if past.ranges is not None
+            else None
+        ),
     )
