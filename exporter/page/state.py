@@ -72,7 +72,6 @@ _ALERTS: Mapping[State, str] = {
     State.FAILING: "GaussDBMySQLBackupAPIFailing",
     State.HOLE: "GaussDBMySQLBackupWindowHole",
     State.INCOMPLETE: "GaussDBMySQLBackupListingIncomplete",
-    State.SUSPENDED: "GaussDBMySQLBackupInstanceSuspended",
 }
 # The cloud rightly makes no backups of an instance that it says is one of these.
 _SUSPENDED: Mapping[str, str] = {

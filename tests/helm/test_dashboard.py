@@ -39,6 +39,7 @@ NOT_SHOWN = {
     # Read by alerts alone
     "gaussdb_mysql_backup_retention_seconds",
     "gaussdb_mysql_full_backup_latest_failed",
+    "gaussdb_mysql_full_backup_oldest_end_timestamp_seconds",
     "gaussdb_mysql_full_backup_stale_after_seconds",
     "gaussdb_mysql_restorable_max_gap_seconds",
 }
