@@ -133,3 +133,23 @@ def test_header_has_version_and_links_that_hold_behind_a_prefix() -> None:
 def test_documentation_is_linked_only_at_a_web_address(address: str) -> None:
     html = render_status(make_view([]), now=NOW, version="1", docs_url=address)
     assert len(parse(html).one("header").all("a")) == 4
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (7_200.0, "The clock of the exporter's machine is 2 h ahead."),
+        (-300.0, "The clock of the exporter's machine is 5 min behind."),
+    ],
+)
+def test_a_clock_that_is_off_is_told_once_however_many_projects(ahead: float, said: str) -> None:
+    projects = [
+        ProjectResult(id_, clock_skew_seconds=ahead, clock_ahead_seconds=ahead) for id_ in "pq"
+    ]
+    notice = render(projects=projects).one("div", "warn")
+    assert said in notice.text
+    assert "The cloud's time is used instead" in notice.text
+
+
+def test_a_clock_within_a_minute_is_nothing_to_tell() -> None:
+    assert not render(projects=[ProjectResult("p", clock_skew_seconds=50.0)]).all("div", "warn")
