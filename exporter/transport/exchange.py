@@ -219,14 +219,13 @@ def _log(
             error = parsed.message
         else:
             facts["rows"] = getattr(parsed, "row_count", None)
+    facts |= {"query": request.url.query.decode("ascii") or None, "error": error}
     log.debug(
         "request",
         operation=request.extensions["operation"],
         method=request.method,
         host=request.url.netloc.decode("ascii"),
         path=request.url.path,
-        query=request.url.query.decode("ascii") or None,
         duration_seconds=round(time.perf_counter() - started, 3),
-        error=error,
-        **facts,
+        **{name: value for name, value in facts.items() if value is not None},
     )

@@ -201,7 +201,6 @@ async def test_each_request_is_a_line_at_debug_without_its_secrets() -> None:
         "status": 200,
         "request_id": "r-1",
         "rows": 7,
-        "error": None,
     }
 
 
