@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from exporter.cli import main
 from exporter.command.flags import build_parser
 from exporter.config.auth import (
     ONE_OF,
@@ -324,3 +325,15 @@ def test_every_permission_is_in_the_documents_in_both_grammars(permission: Permi
     text = (ROOT / "docs" / "operations.md").read_text()
     for action in (permission.identity, *permission.custom):
         assert f"`{action}`" in text
+
+
+def test_the_readme_shows_what_once_prints_on_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(text: str) -> list[list[str]]:
+        """The verdict, the headings, and of each row the state and the name."""
+        lines = text[text.index("4 of 6 instances") :].splitlines()
+        verdict, _, _, headings, *rows = lines[:10]
+        cells = [re.split(r" {2,}", row)[:2] for row in rows]
+        return [[verdict], re.split(r" {2,}", headings), *cells]
+
+    assert main(["--demo", "--once", "--output", "table", "--log.level", "error"]) == 1
+    assert shown((ROOT / "README.md").read_text()) == shown(capsys.readouterr().out)

@@ -54,6 +54,11 @@ def test_compose_names_images_by_a_version_and_no_digest() -> None:
             assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"])
 
 
+def test_compose_asks_each_service_whether_it_is_well() -> None:
+    for name, service in load("compose.yaml")["services"].items():
+        assert service["healthcheck"]["test"][0] == "CMD", name
+
+
 def test_compose_takes_privileges_away() -> None:
     for service in load("compose.yaml")["services"].values():
         assert service["cap_drop"] == ["ALL"]
@@ -104,6 +109,50 @@ def test_grafana_finds_the_dashboard_and_its_data_source() -> None:
     assert source["url"] == "http://prometheus:9090"
     # What $__rate_interval is computed from
     assert source["jsonData"]["timeInterval"] == load("prometheus.yml")["global"]["scrape_interval"]
+
+
+# What the alerts about the exporter know its job by.
+JOB = r".*gaussdb-mysql-backup-exporter.*"
+
+
+def test_who_scrapes_probes_scrapes_the_exporter_itself_too() -> None:
+    assert f'up{{job=~"{JOB}"}}' in (CHART_FILES / "alerts.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load((EXAMPLES / "prometheus-probe.yml").read_text(encoding="utf-8"))
+    probes, itself = config["scrape_configs"]
+    assert probes["metrics_path"] == "/probe"
+    assert "metrics_path" not in itself
+    assert itself["params"] == {"collect[]": ["exporter"]}
+    assert itself["honor_labels"] is True
+    for job in (probes, itself):
+        assert re.fullmatch(JOB, job["job_name"])
+    assert probes["job_name"] != itself["job_name"]
+
+
+@pytest.mark.parametrize(
+    "consequence",
+    [
+        "APIFailing",
+        "Stale",
+        "RestorableBehind",
+        "SourceFailing",
+        "TokenExpiring",
+        "DiscoveryFailing",
+    ],
+)
+def test_a_login_that_fails_silences_its_projects_consequences_alone(consequence: str) -> None:
+    config = yaml.safe_load((EXAMPLES / "alertmanager.yml").read_text(encoding="utf-8"))
+    (rule,) = (
+        rule
+        for rule in config["inhibit_rules"]
+        if rule["source_matchers"] == ['alertname="GaussDBMySQLBackupLoginFailing"']
+    )
+    (matcher,) = rule["target_matchers"]
+    pattern = matcher.removeprefix('alertname=~"').removesuffix('"')
+    assert re.fullmatch(pattern, f"GaussDBMySQLBackup{consequence}")
+    assert not re.fullmatch(pattern, "GaussDBMySQLBackupLoginFailing")
+    assert rule["equal"] == ["project"]
+    alerts = (CHART_FILES / "alerts.yaml").read_text(encoding="utf-8")
+    assert f"alert: GaussDBMySQLBackup{consequence}\n" in alerts
 
 
 def unit_settings() -> dict[str, list[str]]:
