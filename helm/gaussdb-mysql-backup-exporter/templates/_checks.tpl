@@ -3,10 +3,21 @@ What the values' schema cannot say, with a message that tells what to do. Empty 
 */}}
 {{- define "exporter.checkValues" -}}
 {{- $v := .Values -}}
-{{- if and (not $v.demo) (not $v.config.projects) -}}
+{{- $given := or $v.existingConfig.secret $v.existingConfig.configMap -}}
+{{- $projects := include "exporter.projects" . | fromYamlArray -}}
+{{- if and $v.existingConfig.secret $v.existingConfig.configMap -}}
+{{- fail "existingConfig.secret and existingConfig.configMap exclude each other: keep one" -}}
+{{- end -}}
+{{- if and $given (or $projects $v.config.defaults $v.config.api $v.config.scrape) -}}
+{{- fail "existingConfig would hide config: drop one of the two" -}}
+{{- end -}}
+{{- if and $given $v.demo -}}
+{{- fail "demo=true would hide existingConfig: drop one of the two" -}}
+{{- end -}}
+{{- if and (not $v.demo) (not $given) (not $projects) -}}
 {{- fail "config.projects is empty: name at least one project, or set demo=true to look around on the built-in simulator" -}}
 {{- end -}}
-{{- if and $v.demo $v.config.projects -}}
+{{- if and $v.demo $projects -}}
 {{- fail "demo=true would hide config.projects: drop one of the two" -}}
 {{- end -}}
 {{- if and $v.credentials.existingSecret $v.credentials.data -}}
@@ -21,10 +32,12 @@ What the values' schema cannot say, with a message that tells what to do. Empty 
 {{- $hasTokenFile = true -}}
 {{- end -}}
 {{- end -}}
-{{- range $i, $project := $v.config.projects -}}
+{{- $listed := len ($v.config.projects | default list) -}}
+{{- range $i, $project := $projects -}}
 {{- $auth := $project.auth | default dict -}}
 {{- if and (eq (get $auth "type") "oidc") (not $auth.token_file) (not $hasTokenFile) -}}
-{{- fail (printf "config.projects[%d].auth: type oidc has no token to show: set identityToken.enabled=true with its audience, or token_file" $i) -}}
+{{- $where := lt $i $listed | ternary (printf "config.projects[%d]" $i) (printf "config.projectsByName: %v" $project.name) -}}
+{{- fail (printf "%s.auth: type oidc has no token to show: set identityToken.enabled=true with its audience, or token_file" $where) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (gt (int $v.shards) 1) (semverCompare "<1.28.0-0" .Capabilities.KubeVersion.Version) -}}
@@ -50,11 +63,30 @@ What the values' schema cannot say, with a message that tells what to do. Empty 
 {{- if and $v.web.existingConfigSecret (not $v.web.tls.enabled) (not $v.web.basicAuth.enabled) -}}
 {{- fail "web.existingConfigSecret: say what it holds with web.tls.enabled or web.basicAuth.enabled, for the probes and the ServiceMonitor" -}}
 {{- end -}}
-{{- if and $v.serviceMonitor.enabled $v.web.basicAuth.enabled (not $v.web.basicAuth.clientSecret.name) -}}
-{{- fail "serviceMonitor.enabled with web.basicAuth needs web.basicAuth.clientSecret.name: the Secret with the user's name and password that Prometheus sends" -}}
+{{- range $kind := list "serviceMonitor" "podMonitor" "scrapeConfig" -}}
+{{- $monitor := get $v $kind -}}
+{{- if $monitor.enabled -}}
+{{- if and $v.web.basicAuth.enabled (not $v.web.basicAuth.clientSecret.name) -}}
+{{- fail (printf "%s.enabled with web.basicAuth needs web.basicAuth.clientSecret.name: the Secret with the user's name and password that Prometheus sends" $kind) -}}
 {{- end -}}
-{{- if and $v.serviceMonitor.enabled $v.web.tls.enabled (not $v.serviceMonitor.tlsConfig) (not $v.web.tls.secretName) -}}
-{{- fail "serviceMonitor.enabled with web.tls needs serviceMonitor.tlsConfig: how Prometheus checks the certificate" -}}
+{{- if and $v.web.tls.enabled (not $monitor.tlsConfig) (not $v.web.tls.secretName) -}}
+{{- fail (printf "%s.enabled with web.tls needs %s.tlsConfig: how Prometheus checks the certificate" $kind $kind) -}}
+{{- end -}}
+{{- $certificate := or (dig "cert" "" $monitor.tlsConfig) (dig "certFile" "" $monitor.tlsConfig) -}}
+{{- $key := or (dig "keySecret" "" $monitor.tlsConfig) (dig "keyFile" "" $monitor.tlsConfig) -}}
+{{- if and $v.web.tls.clientCAKey (not (and $certificate $key)) -}}
+{{- fail (printf "%s.enabled with web.tls.clientCAKey needs %s.tlsConfig.cert and .keySecret: the certificate that Prometheus shows" $kind $kind) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.podMonitor.enabled $v.serviceMonitor.enabled -}}
+{{- fail "serviceMonitor and podMonitor would scrape the same pods twice: keep one" -}}
+{{- end -}}
+{{- if and $v.ingress.enabled (not $v.ingress.hosts) -}}
+{{- fail "ingress.enabled needs ingress.hosts: at least one host name" -}}
+{{- end -}}
+{{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.enabled needs httpRoute.parentRefs: the Gateway that it belongs to" -}}
 {{- end -}}
 {{- include "exporter.refuseSecrets" (dict "node" $v.config "path" "config" "mountPath" $v.credentials.mountPath) -}}
 {{- end -}}

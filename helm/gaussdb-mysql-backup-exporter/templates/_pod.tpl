@@ -1,34 +1,49 @@
 {{/* The pod, the same in the Deployment and in the StatefulSet. */}}
 {{- define "exporter.podTemplate" -}}
+{{- $annotations := dict "kubectl.kubernetes.io/default-container" "exporter" }}
+{{- if include "exporter.ownConfig" . }}
+{{- $_ := set $annotations "checksum/config" (include "exporter.config" . | sha256sum) }}
+{{- end }}
 metadata:
-  annotations:
-    {{- if not .Values.demo }}
-    checksum/config: {{ include "exporter.config" . | sha256sum }}
-    {{- end }}
-    kubectl.kubernetes.io/default-container: exporter
-    {{- with .Values.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+  {{- include "exporter.annotations" (dict "context" . "own" (merge $annotations .Values.podAnnotations)) | trim | nindent 2 }}
   labels:
     {{- /* Not the chart's version: a new chart alone restarts nothing. */}}
-    {{- $labels := include "exporter.selectorLabels" . | fromYaml }}
-    {{- toYaml (merge $labels (deepCopy .Values.podLabels) .Values.commonLabels) | nindent 4 }}
+    {{- $labels := merge (include "exporter.selectorLabels" . | fromYaml) (deepCopy .Values.podLabels) .Values.commonLabels }}
+    {{- include "exporter.tpl" (dict "context" . "value" $labels) | nindent 4 }}
 spec:
-  serviceAccountName: {{ include "exporter.serviceAccountName" . }}
+  serviceAccountName: {{ include "exporter.serviceAccountName" . | quote }}
   automountServiceAccountToken: false
   enableServiceLinks: false
-  {{- with .Values.imagePullSecrets }}
-  imagePullSecrets:
+  {{- include "exporter.imagePullSecrets" . | nindent 2 }}
+  {{- with .Values.hostAliases }}
+  hostAliases:
     {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.dnsPolicy }}
+  dnsPolicy: {{ . }}
+  {{- end }}
+  {{- with .Values.dnsConfig }}
+  dnsConfig:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.runtimeClassName }}
+  runtimeClassName: {{ . | quote }}
+  {{- end }}
+  {{- with .Values.schedulerName }}
+  schedulerName: {{ . | quote }}
   {{- end }}
   {{- with .Values.podSecurityContext }}
   securityContext:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
-  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  terminationGracePeriodSeconds: {{ int64 .Values.terminationGracePeriodSeconds }}
+  {{- with .Values.initContainers }}
+  initContainers:
+    {{- include "exporter.tpl" (dict "context" $ "value" .) | nindent 4 }}
+  {{- end }}
   containers:
     - name: exporter
       image: {{ include "exporter.image" . | quote }}
@@ -40,7 +55,10 @@ spec:
         - --config.file=/etc/gaussdb-mysql-backup-exporter/config/config.yaml
         {{- end }}
         - --web.listen-address=:{{ .Values.containerPort }}
-        - --web.telemetry-path={{ .Values.web.telemetryPath }}
+        - {{ printf "--web.telemetry-path=%s" .Values.web.telemetryPath | quote }}
+        {{- with include "exporter.externalUrl" . }}
+        - {{ printf "--web.external-url=%s" . | quote }}
+        {{- end }}
         {{- if include "exporter.webConfigSecret" . }}
         - --web.config.file=/etc/gaussdb-mysql-backup-exporter/web/web-config.yaml
         {{- end }}
@@ -54,7 +72,7 @@ spec:
         - --log.level={{ .Values.log.level }}
         - --log.format={{ .Values.log.format }}
         {{- range .Values.extraArgs }}
-        - {{ . | quote }}
+        - {{ include "exporter.tpl" (dict "context" $ "value" .) | quote }}
         {{- end }}
       {{- if or (gt (int .Values.shards) 1) .Values.identityToken.enabled .Values.extraEnv }}
       env:
@@ -69,12 +87,12 @@ spec:
               fieldPath: metadata.labels['apps.kubernetes.io/pod-index']
         {{- end }}
         {{- with .Values.extraEnv }}
-        {{- toYaml . | nindent 8 }}
+        {{- include "exporter.tpl" (dict "context" $ "value" .) | nindent 8 }}
         {{- end }}
       {{- end }}
       {{- with .Values.extraEnvFrom }}
       envFrom:
-        {{- toYaml . | nindent 8 }}
+        {{- include "exporter.tpl" (dict "context" $ "value" .) | nindent 8 }}
       {{- end }}
       ports:
         - name: http
@@ -86,6 +104,10 @@ spec:
       {{ $kind }}Probe:
         {{- include "exporter.probe" (dict "context" $ "probe" $probe "path" $path) | trim | nindent 8 }}
       {{- end }}
+      {{- end }}
+      {{- with .Values.lifecycle }}
+      lifecycle:
+        {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- with .Values.resources }}
       resources:
@@ -100,6 +122,9 @@ spec:
       volumeMounts:
         {{- . | nindent 8 }}
       {{- end }}
+    {{- with .Values.extraContainers }}
+    {{- include "exporter.tpl" (dict "context" $ "value" .) | nindent 4 }}
+    {{- end }}
   {{- $volumes := include "exporter.volumes" . | trim }}
   {{- with $volumes }}
   volumes:
@@ -135,12 +160,12 @@ spec:
 {{- end }}
 {{- if include "exporter.credentialsSecret" . }}
 - name: credentials
-  mountPath: {{ .Values.credentials.mountPath }}
+  mountPath: {{ .Values.credentials.mountPath | quote }}
   readOnly: true
 {{- end }}
 {{- if .Values.identityToken.enabled }}
 - name: identity-token
-  mountPath: {{ .Values.identityToken.mountPath }}
+  mountPath: {{ .Values.identityToken.mountPath | quote }}
   readOnly: true
 {{- end }}
 {{- if include "exporter.webConfigSecret" . }}
@@ -148,27 +173,26 @@ spec:
   mountPath: /etc/gaussdb-mysql-backup-exporter/web
   readOnly: true
 {{- end }}
-{{- if and .Values.web.tls.enabled .Values.web.tls.secretName }}
+{{- if include "exporter.tlsSecret" . }}
 - name: tls
   mountPath: /etc/gaussdb-mysql-backup-exporter/tls
   readOnly: true
 {{- end }}
 {{- with .Values.extraVolumeMounts }}
-{{ toYaml . }}
+{{ include "exporter.tpl" (dict "context" $ "value" .) }}
 {{- end }}
 {{- end -}}
 
 {{/* 0440 and the pod's fsGroup: the exporter's user reads its secrets, others do not. */}}
 {{- define "exporter.volumes" -}}
-{{- if not .Values.demo }}
+{{- with include "exporter.configSource" . }}
 - name: config
-  configMap:
-    name: {{ include "exporter.fullname" . }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- with include "exporter.credentialsSecret" . }}
 - name: credentials
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     defaultMode: 0440
 {{- end }}
 {{- if .Values.identityToken.enabled }}
@@ -178,21 +202,21 @@ spec:
       - serviceAccountToken:
           path: token
           audience: {{ .Values.identityToken.audience | quote }}
-          expirationSeconds: {{ int .Values.identityToken.expirationSeconds }}
+          expirationSeconds: {{ int64 .Values.identityToken.expirationSeconds }}
 {{- end }}
 {{- with include "exporter.webConfigSecret" . }}
 - name: web-config
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     defaultMode: 0440
 {{- end }}
-{{- if and .Values.web.tls.enabled .Values.web.tls.secretName }}
+{{- with include "exporter.tlsSecret" . }}
 - name: tls
   secret:
-    secretName: {{ .Values.web.tls.secretName }}
+    secretName: {{ . | quote }}
     defaultMode: 0440
 {{- end }}
 {{- with .Values.extraVolumes }}
-{{ toYaml . }}
+{{ include "exporter.tpl" (dict "context" $ "value" .) }}
 {{- end }}
 {{- end -}}
