@@ -288,6 +288,42 @@ def test_every_library_is_declared_and_every_declared_one_is_used() -> None:
     assert used | {"httptools"} == declared  # uvicorn parses with it
 
 
+MOST_LINES = {"module": 400, "class": 250, "function": 60}
+# What reads better whole: a line of docs/decisions.md says why.
+WHOLE = {"build_parser"}
+
+
+def sizes() -> Iterator[tuple[str, str, int]]:
+    """Kind, name and lines of each module, class and function."""
+    for name, path in MODULES.items():
+        text = path.read_text()
+        yield "module", name, text.count("\n")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                kind = "class" if isinstance(node, ast.ClassDef) else "function"
+                assert node.end_lineno is not None
+                yield kind, node.name, node.end_lineno - node.lineno + 1
+
+
+def test_nothing_is_too_long_to_be_read() -> None:
+    long = [
+        f"{kind} {name}: {lines} lines, at most {MOST_LINES[kind]}: split it by noun"
+        for kind, name, lines in sizes()
+        if lines > MOST_LINES[kind] and name not in WHOLE
+    ]
+    assert long == []
+
+
+def test_what_stays_whole_has_its_reason() -> None:
+    decisions = (ROOT / "docs/decisions.md").read_text()
+    assert {name for name in WHOLE if f"`{name}`" not in decisions} == set()
+
+
+def test_no_file_of_tests_is_too_long() -> None:
+    files = (ROOT / "tests").rglob("*.py")
+    assert [path.name for path in files if path.read_text().count("\n") > 800] == []
+
+
 def test_the_version_is_one() -> None:
     heading = re.search(
         r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
