@@ -55,6 +55,25 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, self.const if self.nargs == 0 else values)
 
 
+class _Version(argparse.Action):
+    """One line, however narrow the terminal: argparse's own would be broken at its width."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(
+            option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **more
+        )
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        parser._print_message(f"{version_text()}\n", sys.stdout)
+        parser.exit()
+
+
 class _Switch(_Once):
     """A flag without a value."""
 
@@ -196,7 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="logfmt",
         help="form of the log (default: %(default)s)",
     )
-    add("--version", action="version", version=version_text())
+    add("--version", action=_Version, help="show program's version number and exit")
     return parser
 
 

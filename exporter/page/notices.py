@@ -103,7 +103,11 @@ def _notice_project(project: Project) -> Iterator[Notice]:
         failure, discovery_alert = result.discovery_failure, "GaussDBMySQLBackupDiscoveryFailing"
         yield _of_project(
             project,
-            "discovery is failing, so instances created since are not watched."
+            (
+                "discovery has not succeeded yet, so none of its instances is watched."
+                if result.discovered_instances is None
+                else "discovery is failing, so instances created since are not watched."
+            )
             + ("" if failure is not None else " The log says why."),
             discovery_alert if failure is None else "",
             trouble=(

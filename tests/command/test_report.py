@@ -175,7 +175,7 @@ def test_what_is_the_matter_with_a_project_is_told() -> None:
         )
     )
     assert table.startswith("no instances\n")
-    assert "Project: one: discovery is failing, so instances created since are not" in table
+    assert "Project: one: discovery has not succeeded yet, so none of its instances is" in table
     assert "    What to do: check the password" in table
     assert "Project: p2: discovery finds 7 instances and its filters take none of them" in table
     assert "Project: p3: 1 instance cannot be watched" in table

@@ -44,7 +44,7 @@ def test_project_in_trouble_is_announced_above_the_instances() -> None:
     page = render(make_ok(), projects=[project])
     token, discovery = page.all("div", "warn")
     assert token.text.startswith("Project production: its token ended 2 min ago")
-    assert discovery.text.startswith("Project production: discovery is failing")
+    assert discovery.text.startswith("Project production: discovery has not succeeded yet")
     cells = [cell.text for cell in page.one("table", "projects").one("tbody").all("td")]
     assert cells[2].startswith("expired 2 min ago")
     assert cells[3] == "failing"
@@ -70,7 +70,16 @@ def test_a_failing_discovery_says_why_and_what_to_do() -> None:
             "its token ends in 9 min 59 s and has not been renewed",
             "TokenExpiring",
         ),
-        (ProjectResult("p", discovery_success=False), "discovery is failing", "DiscoveryFailing"),
+        (
+            ProjectResult("p", discovery_success=False, discovered_instances=3),
+            "discovery is failing, so instances created since are not watched",
+            "DiscoveryFailing",
+        ),
+        (
+            ProjectResult("p", discovery_success=False),
+            "discovery has not succeeded yet, so none of its instances is watched",
+            "DiscoveryFailing",
+        ),
         (
             ProjectResult("p", discovery_success=True, found_instances=7, discovered_instances=0),
             "discovery finds 7 instances and its filters take none of them",
