@@ -94,6 +94,7 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
                     self._show(request, value)
                     response = yield request
                 if response.status_code == httpx.codes.UNAUTHORIZED and refused is None:
+                    self._trust.doubt()
                     renewed = await self.source.renew(value)
                     if renewed != value:
                         value, sent_at = renewed, _now()

@@ -49,6 +49,7 @@ class Refusals:
         self._accepted: dict[str, set[str]] = {}  # the projects a secret has served, by secret
         self._refused_to: Counter[tuple[str, str]] = Counter()  # by secret and project
         self._asked: dict[tuple[str, str], float] = {}  # when last, by the same
+        self._dead: dict[object, None] = {}  # temporary keys that were refused
         self.logins = Turn()  # one at a time
         self.trust = Trust(KEYS_LAST_SECONDS)  # in an access key, of all projects that sign with it
 
@@ -116,8 +117,19 @@ class Refusals:
             next_try_seconds=round(wait),
         )
 
+    def bury(self, value: object) -> None:
+        """What was given out and refused: whoever else holds it need not show it again."""
+        self._dead[value] = None
+
+    def revive(self, value: object) -> None:
+        """It was given out anew, or let in."""
+        self._dead.pop(value, None)
+
+    def is_dead(self, value: object) -> bool:
+        return value in self._dead
+
     def _forget_the_oldest(self) -> None:
         memories: list[dict[Any, Any]] = [self._back_offs, self._accepted, self._refused_to]
-        for memory in (*memories, self._asked):
+        for memory in (*memories, self._asked, self._dead):
             while len(memory) > _REMEMBERED:
                 del memory[next(iter(memory))]

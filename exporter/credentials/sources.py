@@ -176,7 +176,8 @@ class RenewedSource(Generic[T]):
 
     async def current(self) -> T:
         held = self._held
-        if held is None:
+        if held is None or self._refusals.is_dead(held):
+            self._held = None
             return await self._ask()
         now = self._clock()
         if now >= self._renew_at:
@@ -225,7 +226,8 @@ class RenewedSource(Generic[T]):
 
     async def _run(self, secret: str) -> T:
         try:
-            async with self._refusals.logins.take(self):
+            async with self._refusals.logins.take(self) as begin:
+                begin()
                 # Another project may have been refused in the meantime.
                 self._refusals.check(secret, self._project_id)
                 self._asked_with = secret
@@ -233,6 +235,7 @@ class RenewedSource(Generic[T]):
         finally:
             self._task = None
         now = self._clock()
+        self._refusals.revive(value)
         self._held, self._held_by = value, secret
         self._renew_at = self._when_to_renew(value, now)
         log.info("login succeeded", expires_in_seconds=round((value.expires_at or now) - now))
@@ -282,12 +285,14 @@ class RenewedSource(Generic[T]):
         return max(value.expires_at - self._margin_seconds, now + left * self._used_share)
 
     def accepted(self, value: T) -> None:
+        self._refusals.revive(value)
         self._refusals.accept(self._held_by, self._project_id)
 
     def refused(self, value: T, error: AuthError) -> None:
         if self._held != value:
             return  # another request has renewed it
         self._held = None
+        self._refusals.bury(value)
         # A token that is refused tells nothing of the password that it was given for.
         own = isinstance(value, Token)
         self._refusals.refuse(self._held_by, self._project_id, error, own=own)

@@ -4,7 +4,7 @@ More than five refused signatures lock an access key, and a scrape sends hundred
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from exporter.credentials.turns import Turn
@@ -63,11 +63,14 @@ class Trust:
             self._within.doubt()
 
     def hear(self, value: object) -> None:
-        """An answer that neither accepts nor refuses, or none: no reason for doubt."""
-        if self._is_established:
-            self._hold(value)
+        """An answer that neither accepts nor refuses: no reason for doubt."""
+        self._hold_on(value)
         if self._within is not None:
             self._within.hear(None)
+
+    def _hold_on(self, value: object) -> None:
+        if self._is_established:
+            self._hold(value)
 
     def _hold(self, value: object) -> None:
         self._value, self._heard_at = value, _now()
@@ -80,16 +83,18 @@ class Trust:
         Whoever finds that it holds by now need not go first any more.
         """
         async with AsyncExitStack() as turns:
-            await turns.enter_async_context(self._take(self, value))
+            begins = [await turns.enter_async_context(self._take(self, value))]
             if self._within is not None:
-                await turns.enter_async_context(self._within._take(self, None))
+                begins.append(await turns.enter_async_context(self._within._take(self, None)))
+            for begin in begins:
+                begin()
             yield
 
-    def _take(self, who: object, value: object) -> AbstractAsyncContextManager[None]:
+    def _take(self, who: object, value: object) -> AbstractAsyncContextManager[Callable[[], None]]:
         return self._turn.take(
             who,
             is_needed=lambda: not self.holds(value),
-            on_silence=lambda: self.hear(value),
+            on_silence=lambda: self._hold_on(value),
         )
 
 

@@ -30,10 +30,16 @@ class Turn:
         *,
         is_needed: Callable[[], bool] = lambda: True,
         on_silence: Callable[[], None] = lambda: None,
-    ) -> AsyncIterator[None]:
-        """Wait for the turn and keep it, unless it is not needed any more by then."""
+    ) -> AsyncIterator[Callable[[], None]]:
+        """Wait for the turn and keep it, unless it is not needed any more by then.
+
+        Patience begins when what is given is called: just before the request goes.
+        """
         await self._lock.acquire()
         is_kept = True
+        loop = asyncio.get_running_loop()
+        begun: list[float] = []
+        timers: list[asyncio.TimerHandle] = []
 
         def pass_on() -> None:
             nonlocal is_kept
@@ -45,21 +51,23 @@ class Turn:
             on_silence()
             pass_on()
 
+        def begin() -> None:
+            begun.append(loop.time())
+            patience = _IMPATIENT_SECONDS if who in self._silent else self._patience_seconds
+            timers.append(loop.call_later(patience, lose_patience))
+
         if not is_needed():
             pass_on()
-            yield
+            yield lambda: None
             return
         self._pass_on = pass_on
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        patience = _IMPATIENT_SECONDS if who in self._silent else self._patience_seconds
-        timer = loop.call_later(patience, lose_patience)
         try:
-            yield
+            yield begin
         finally:
-            timer.cancel()
             pass_on()
-            if loop.time() - begun > self._patience_seconds:
+            for timer in timers:
+                timer.cancel()
+            if begun and loop.time() - begun[0] > self._patience_seconds:
                 self._silent.add(who)
             else:
                 self._silent.discard(who)

@@ -54,6 +54,7 @@ class Agencies:
         self._issued: OrderedDict[str, IssuedKey] = OrderedDict()
 
     def issue(self, agency: SimulatedAgency, now: float, seconds: float) -> IssuedKey:
+        """New keys of the agency."""
         made = hashlib.sha256(f"issued:{self._seed}:{next(self._numbers)}".encode()).hexdigest()
         key = IssuedKey(
             agency,

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from exporter.simulator.access import Gatekeeper, IncomingRequest
-from exporter.simulator.agencies import Agencies, SimulatedAgency
+from exporter.simulator.agencies import Agencies, IssuedKey, SimulatedAgency
 from exporter.simulator.cloud import SimulatedInstance, SimulatedProject
 from exporter.simulator.faults import Fault, FaultyResponse, RefusalError, build_error
 from exporter.simulator.knobs import Knobs
@@ -112,6 +112,11 @@ class Gateway:
     def clear_faults(self) -> None:
         self.faults.clear()
         self.fault_script = None
+
+    def issue_key(self, agency: SimulatedAgency, now: float, seconds: float) -> IssuedKey:
+        """Keys of an agency that was asked for them for so long."""
+        lifetime = self.knobs.issued_key_seconds
+        return self.agencies.issue(agency, now, seconds if lifetime is None else lifetime)
 
     def open_project(self, incoming: IncomingRequest, record: RecordedRequest) -> SimulatedProject:
         """The project of the request's path; raises the refusal if it may not be read."""

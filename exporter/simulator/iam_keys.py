@@ -70,7 +70,7 @@ class IamKeys:
             record.sent = {name: value for name, value in asked.items() if name != "id"}
             if not isinstance(seconds, int) or not _SHORTEST <= seconds <= _LONGEST:
                 raise _invalid()
-            key = self._gateway.agencies.issue(agency, record.at, seconds)
+            key = self._gateway.issue_key(agency, record.at, seconds)
             credential = {
                 "access": key.access,
                 "secret": key.secret,

@@ -58,6 +58,8 @@ class Knobs:
     agency_key_seconds: float = 3_600.0
     agency_key_overlap_seconds: float = 600.0
     pod_key_seconds: float = 3_600.0
+    # How long the keys of agencies live, whatever is asked for; None: as long as is asked for.
+    issued_key_seconds: float | None = None
     pod_key_spelling: Literal["plain", "camel", "snake"] = "plain"
     # A longer time between two ends of incremental backups ends what can be restored to.
     chain_breaks_after_seconds: float = 900.0

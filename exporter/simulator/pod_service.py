@@ -55,7 +55,7 @@ class PodService:
             else:
                 raise RefusalError(401, "html", "", f"Unauthorized: {shown}")
             knobs = self._gateway.knobs
-            key = self._gateway.agencies.issue(agency, record.at, knobs.pod_key_seconds)
+            key = self._gateway.issue_key(agency, record.at, knobs.pod_key_seconds)
             container, access, secret, token, end = _SPELLINGS[knobs.pod_key_spelling]
             return JSONResponse(
                 {

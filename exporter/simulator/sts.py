@@ -75,7 +75,7 @@ class Sts:
             raise _refusal(400, "STS5.0002", f"duration_seconds: {_SHORTEST} to {longest}")
         if not isinstance(session, str) or not _SESSION_NAME.fullmatch(session):
             raise _refusal(400, "STS5.0003", "invalid agency_session_name")
-        key = self._gateway.agencies.issue(agency, record.at, seconds)
+        key = self._gateway.issue_key(agency, record.at, seconds)
         return JSONResponse(
             {
                 "assumed_agency": {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from exporter.assembly import Exporter
@@ -28,6 +29,7 @@ from tests.support.factories import (
     running_exporter,
     samples,
 )
+from tests.support.faults import StreamingTransport
 from tests.support.virtual_time import HOUR, Clock
 
 TEN_SECONDS = 10.5  # less what is kept back
@@ -253,3 +255,72 @@ async def test_keys_that_worked_for_hours_are_forgiven_nothing(clock: Clock) -> 
         await scrape(exporter, clock, times=4)
     assert len(refused(simulator)) == 1
     assert not simulator.is_locked(ACCESS_KEY)
+
+
+async def test_keys_that_one_project_saw_refused_are_not_shown_by_another(clock: Clock) -> None:
+    """Each project holds the server's keys for itself, and they are the same."""
+    simulator = make_cloud(clock, projects=3, instances=1)
+    config = make_settings({"type": "ecs-agency"}, projects=3, instances=1)
+    async with running_exporter(simulator, config) as exporter:
+        assert await scrape(exporter, clock, times=1) == 3
+        refuse_everything(simulator)
+        simulator.requests.clear()
+        assert await scrape(exporter, clock, times=3) == 0
+    assert len(refused(simulator)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault(status=503, form="empty"), "server"),
+        (Fault(status=500, form="html"), "server"),
+        (Fault(status=302, headers={"Location": "https://portal.example"}), "bad_response"),
+        (Fault(body=b"<html>a portal</html>", content_type="text/html"), "bad_response"),
+        (Fault(status=404, form="html"), "bad_response"),
+        (Fault(status=401, form="iam"), "auth"),
+        (Fault(status=403, form="iam"), "auth"),
+    ],
+    ids=["503", "500", "redirect", "html", "404 page", "401", "403"],
+)
+async def test_only_a_refused_login_is_auth(clock: Clock, fault: Fault, reason: str) -> None:
+    simulator = make_cloud(clock, instances=2)
+    simulator.add_fault(fault, "login", times=None)
+    async with running_exporter(simulator, make_settings(BY_PASSWORD, instances=2)) as exporter:
+        published = await samples(exporter)
+    assert published.errors(instance_id(0)) == {reason: 1}
+    assert published.errors(instance_id(1)) == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (httpx.ConnectError("refused"), "network"),
+        (OSError("no route to host"), "network"),
+        (None, "timeout"),
+    ],
+    ids=["refused", "no route", "silence"],
+)
+async def test_an_iam_that_cannot_be_reached_is_not_auth(
+    clock: Clock, error: Exception | None, reason: str
+) -> None:
+    simulator = make_cloud(clock, instances=2)
+
+    def before(request: httpx.Request) -> Exception | None:
+        return error if request.url.host == "iam.example" else None
+
+    if error is None:
+        simulator.add_fault(Fault(hang=True), "login", times=None)
+    transport = StreamingTransport(simulator)
+    transport.before = before
+    config = make_settings(BY_PASSWORD, instances=2, api={"timeout": "2s", "retries": 1})
+    async with running_exporter(simulator, config, transport=transport) as exporter:
+        published = await samples(exporter)
+    assert published.errors(instance_id(0)) == {reason: 1}
+
+
+async def test_one_503_of_iam_fails_no_scrape(clock: Clock) -> None:
+    simulator = make_cloud(clock, instances=2)
+    simulator.add_fault(Fault(status=503, form="empty"), "login")
+    async with running_exporter(simulator, make_settings(BY_PASSWORD, instances=2)) as exporter:
+        assert await scrape(exporter, clock, times=1) == 2
+    assert len(simulator.requests_of("login")) == 2

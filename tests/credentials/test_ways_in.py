@@ -1,5 +1,6 @@
 """Each way in against the simulated cloud: it logs in, renews, survives a rotation, backs off."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,15 @@ import pytest
 import structlog
 
 from exporter.assembly import Exporter
+from exporter.config.schema import ApiConfig
+from exporter.credentials.accounts import Accounts
+from exporter.credentials.local import create_local_client
+from exporter.credentials.values import Keys
+from exporter.credentials.ways_in import build_auth
+from exporter.errors import LoginError, Reason
 from exporter.reporting.redaction import RedactSecrets, SecretRegistry
-from exporter.simulator import Fault, RecordedRequest, SimulatedAgency, Simulator
+from exporter.simulator import Fault, RecordedRequest, SimulatedAgency, Simulator, serve
+from exporter.transport.wire import connect
 from tests.support.factories import SECRET_KEY, instance_id, running_exporter, samples
 from tests.support.faults import StreamingTransport
 from tests.support.virtual_time import HOUR, Clock
@@ -283,3 +291,37 @@ async def test_what_is_sent_is_what_the_configuration_says(
         "agency_session_name": "night-watch",
         "duration_seconds": 7200,
     }
+
+
+async def test_only_what_leaves_the_machine_goes_through_the_proxy(
+    agency: SimulatedAgency, ways: Mapping[str, WayIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens at the proxy: the pod's agent answers all the same, STS cannot be asked."""
+    simulator = make_cloud(agency, time.time)
+    wire = connect(ApiConfig.model_validate({"proxy_url": "http://127.0.0.1:9", "retries": 0}))
+    local = create_local_client()
+    async with serve(simulator) as address:
+        for name, value in ways["pod-identity"].environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("HC_CONTAINER_CREDENTIALS_FULL_URI", f"{address}/v1/credentials")
+        auths = [
+            build_auth(
+                make_settings(replace(ways[name], auth=auth)).projects[0],
+                wire,
+                Accounts(SecretRegistry()),
+                local=local,
+            )
+            for name, auth in (
+                ("pod-identity", ways["pod-identity"].auth),
+                ("oidc", {**ways["oidc"].auth, "sts_endpoint": address}),
+            )
+        ]
+        keys = await auths[0].source.current()
+        assert isinstance(keys, Keys)
+        assert keys.access_key.startswith("HST")
+        with pytest.raises(LoginError, match="proxy") as caught:
+            await auths[1].source.current()
+        assert caught.value.reason is Reason.NETWORK
+    await local.aclose()
+    await wire.aclose()
+    assert simulator.requests_of("assume_agency_with_oidc") == []

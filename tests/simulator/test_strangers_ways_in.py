@@ -43,7 +43,7 @@ AGENCY = make_agency()
 @pytest.fixture
 def simulator() -> Simulator:
     """The SDK signs with the machine's clock, so the cloud has it too."""
-    return make_cloud(make_agency(), time.time)  # type: ignore[arg-type]
+    return make_cloud(make_agency(), time.time)
 
 
 @pytest.fixture

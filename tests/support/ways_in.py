@@ -1,6 +1,6 @@
 """Every way in that ends in temporary keys, with a cloud that knows it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from tests.support.factories import (
     make_project,
     make_project_settings,
 )
-from tests.support.virtual_time import Clock
 
 PROVIDER_URN = "iam::0a1b2c3d4e5f:oidcProvider:cce-cluster"
 IDP_ID = "cce-cluster"
@@ -179,7 +178,7 @@ def make_ways_in(folder: Path, agency: SimulatedAgency) -> Mapping[str, WayIn]:
 
 
 def make_cloud(
-    agency: SimulatedAgency, clock: Clock, *, instances: int = 3, **knobs: Any
+    agency: SimulatedAgency, clock: Callable[[], float], *, instances: int = 3, **knobs: Any
 ) -> Simulator:
     """`project-0`, which the agency's keys alone open; what assumes it is known elsewhere."""
     project = make_project(
