@@ -129,6 +129,7 @@ HTTP = {"aiohttp", "httpx", "httpx_aiohttp", "starlette", "uvicorn", "http", "ur
 WITHOUT_HTTP = {"backups", "exposition", "page", "restores"}
 # These decide and do nothing else: no clock, no loop, no file, no network.
 PURE = {
+    "backups.reading",
     "backups.window",
     "config.durations",
     "config.regions",

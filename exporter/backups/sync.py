@@ -6,13 +6,13 @@ from dataclasses import replace
 import structlog
 
 from exporter.backups.listing import PAGE_ROWS, Client, Lister, Listing
+from exporter.backups.reading import Sums, read, read_latest
 from exporter.backups.resync import Resync, Retry
 from exporter.backups.search import find_last
 from exporter.backups.whole import FirstLook, Whole, WholeListing
 from exporter.backups.window import (
     SECOND,
     Filter,
-    Sums,
     Window,
     build_window,
     find_vanished,
@@ -20,8 +20,6 @@ from exporter.backups.window import (
     listing_begin,
     merge,
     reaches_settled,
-    read,
-    read_latest,
     with_previous,
 )
 from exporter.errors import ApiError, DeadlineError
@@ -68,7 +66,7 @@ class InstanceSync:
         self._is_listing = False
         self._vanished: Backup | None = None  # for which the window is listed anew
         self._doubt = Retry(longest=resync_interval)  # of answers that lack a known backup
-        self._look_back = Retry()
+        self._look_back = Retry(longest=resync_interval)
 
     def is_listing_due(self) -> bool:
         """Whether there is something for `list_window` to do."""

@@ -94,5 +94,6 @@ class WholeListing:
             now=listing.started,
             lookback_seconds=self._lookback_seconds,
             complete=complete,
+            listed_to=as_of,
         )
         return Whole(window, as_of, complete), rows

@@ -1,4 +1,4 @@
-"""What is known of one instance's backups, and the numbers made of it. All pure.
+"""What is known of one instance's backups. All pure.
 
 A `Window` holds every finished backup that can still matter as two arrays (16 bytes a backup).
 Ids are kept only for rows that the API may list again: running backups, and those that ended
@@ -9,14 +9,10 @@ can change it.
 import enum
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from math import fsum, isfinite
-from operator import sub
 
-from exporter.errors import BadResponseError
-from exporter.models import Backup, Reading
+from exporter.models import Backup
 
 # How far behind the latest known end_time each scrape asks again: late rows are seen.
 OVERLAP_SECONDS = 3_600.0
@@ -49,6 +45,7 @@ class Window:
     # ended since `shown_from`, unless another took longer than all that are known.
     known_from: float
     shown_from: float
+    listed_to: float  # the moment of the last listing: what has ended since may be unknown
     settled_before: float  # rows that ended before have no id in `recent`
     complete: bool  # the full listing matched the API's total_count
     ends: "array[float]" = field(repr=False)  # of all finished backups, ascending
@@ -116,10 +113,12 @@ def increment_begin(window: Window, now: float) -> float:
     latest = window.latest(now + AHEAD_SECONDS)
     if latest < 0:
         return listing_begin(now, window.lookback_seconds)
+    # An end ahead of the clock, as it was when that was listed, says nothing of others before it.
+    known_to = min(window.ends[latest], window.listed_to)
     # No further back than before, where the clock was set back.
-    begin = max(window.ends[latest] - OVERLAP_SECONDS, window.settled_before)
+    begin = max(known_to - OVERLAP_SECONDS, window.settled_before)
     if window.filter is not Filter.NOT_BY_BEGIN:
-        begin = min(begin, window.ends[latest] - window.longest_seconds - SECOND)
+        begin = min(begin, known_to - window.longest_seconds - SECOND)
     for row in window.recent.values():
         if row.end is None and row.begin is not None and row.begin - SECOND < begin:
             begin = row.begin - SECOND
@@ -127,8 +126,8 @@ def increment_begin(window: Window, now: float) -> float:
 
 
 def reaches_settled(window: Window, begin: float) -> bool:
-    """Whether a listing from `begin` shows rows that are known without their ids."""
-    first = bisect_left(window.ends, begin)
+    """Whether a listing from `begin` shows rows that count, and are known without their ids."""
+    first = bisect_left(window.ends, max(begin, window.covered_from))
     return first < len(window.ends) and window.ends[first] < window.settled_before
 
 
@@ -158,8 +157,12 @@ def build_window(
     lookback_seconds: float,
     complete: bool,
     begin: float | None = None,
+    listed_to: float | None = None,
 ) -> Window:
-    """The window that a full listing at `now` shows, or a part of it that begins at `begin`."""
+    """The window that a full listing at `now` shows, or a part of it that begins at `begin`.
+
+    What is later than `listed_to` was listed before that moment.
+    """
     overlap = max(OVERLAP_SECONDS, *(_duration(row) for row in rows), 0.0)
     if begin is None:
         covered_from = known_from = now - lookback_seconds - _KEPT_SECONDS
@@ -171,19 +174,27 @@ def build_window(
         covered_from=covered_from,
         known_from=known_from,
         shown_from=shown_from,
+        listed_to=now if listed_to is None else listed_to,
         settled_before=float("-inf"),
         complete=complete,
         ends=array("d"),
         sizes=array("d"),
         recent={},
     )
-    return merge(empty, rows, now=now)
+    return merge(empty, rows, now=now, listed_to=empty.listed_to)
 
 
 def merge(
-    window: Window, rows: Collection[Backup], *, now: float, complete: bool = False
+    window: Window,
+    rows: Collection[Backup],
+    *,
+    now: float,
+    complete: bool = False,
+    listed_to: float | None = None,
 ) -> Window:
     """`window` with the rows of a listing since `increment_begin`; itself if they say nothing new.
+
+    `listed_to`: as far as that went, else until now.
 
     A row that is known by its id replaces what was known. One that is not known counts unless
     it is settled: then it is known without its id. A running one that a complete listing does not
@@ -220,7 +231,15 @@ def merge(
         return window
     ends, sizes = _splice(window.ends, window.sizes, added, removed)
     longest = max(filter(None, (window.longest, *rows)), key=_duration, default=None)
-    return _settle(replace(window, ends=ends, sizes=sizes, recent=recent, longest=longest), now)
+    window = replace(
+        window,
+        listed_to=max(window.listed_to, now) if listed_to is None else listed_to,
+        ends=ends,
+        sizes=sizes,
+        recent=recent,
+        longest=longest,
+    )
+    return _settle(window, now)
 
 
 def _splice(
@@ -287,97 +306,6 @@ def with_previous(window: Window, backup: Backup | None, *, now: float) -> Windo
         settled_before = min(window.settled_before, backup.end - OVERLAP_SECONDS)
         window = replace(window, settled_before=settled_before)
     if backup.end >= window.settled_before:
-        return merge(window, [backup], now=now)
+        return merge(window, [backup], now=now, listed_to=window.listed_to)
     ends, sizes = _splice(window.ends, window.sizes, [(backup.end, backup.size_kilobytes)], [])
     return replace(window, ends=ends, sizes=sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """What takes a walk over the window: kept until its bounds or its rows change."""
-
-    window: Window
-    first: int
-    last: int
-    size_kilobytes: float
-    max_interval_seconds: float | None
-    ends: "array[float]" = field(repr=False)
-
-
-def sum_up(window: Window, first: int, last: int) -> Sums:
-    """Total size and longest interval of the finished backups with index first to last - 1.
-
-    The first interval begins with the backup before them. Where that is not certain the longest
-    one is not known.
-    """
-    previous = window.ends[first - 1] if first else float("-inf")
-    bounds = window.ends[max(first - 1, 0) : last]
-    return Sums(
-        window=window,
-        first=first,
-        last=last,
-        size_kilobytes=_total(window.sizes[first:last]),
-        max_interval_seconds=(
-            max(map(sub, bounds[1:], bounds), default=None)
-            if first < last and previous >= window.shown_from
-            else None
-        ),
-        ends=window.ends[first:last],
-    )
-
-
-def _total(sizes: Iterable[float]) -> float:
-    """Their exact sum, rounded once. BadResponseError if it is no finite number of bytes."""
-    try:
-        total = fsum(sizes)
-    except OverflowError:
-        total = float("inf")
-    if not isfinite(total * 1024):
-        raise BadResponseError("the sizes of the backups add up to no finite number")
-    return total
-
-
-def read(
-    window: Window, *, now: float, complete: bool, known: Sums | None = None
-) -> tuple[Reading, Sums]:
-    """The numbers of the window `[now - lookback, now]`; `known` spares the walk where it holds."""
-    since = now - window.lookback_seconds
-    first, last = bisect_left(window.ends, since), bisect_right(window.ends, now)
-    if known is None or known.window is not window or (known.first, known.last) != (first, last):
-        known = sum_up(window, first, last)
-    running = [
-        row.size_kilobytes
-        for row in window.recent.values()
-        if row.end is None and row.begin is not None and since <= row.begin <= now
-    ]
-    size_kilobytes = known.size_kilobytes
-    if any(running):
-        size_kilobytes = _total(chain(window.sizes[first:last], running))
-    reading = Reading(
-        at=now,
-        count=last - first + len(running),
-        size_kilobytes=size_kilobytes,
-        running=len(running),
-        listing_complete=complete and window.complete,
-        latest_end=window.ends[last - 1] if last else None,
-        latest_size_kilobytes=window.sizes[last - 1] if last else None,
-        oldest_end=window.ends[first] if last > first else None,
-        max_interval_seconds=known.max_interval_seconds,
-        previous_end=window.previous_end(now) if first and window.knows_previous(now) else None,
-        ends=known.ends,
-    )
-    return reading, known
-
-
-def read_latest(window: Window, *, now: float) -> Reading:
-    """What is known of a window that has not been listed yet: its latest backup."""
-    last = window.latest(now) if window.knows_latest(now) else -1
-    return Reading(
-        at=now,
-        count=None,
-        size_kilobytes=None,
-        running=None,
-        listing_complete=False,
-        latest_end=window.ends[last] if last >= 0 else None,
-        latest_size_kilobytes=window.sizes[last] if last >= 0 else None,
-    )

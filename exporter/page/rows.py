@@ -36,8 +36,7 @@ _ADVICE: Mapping[State, str] = {
         " full backup now; the hole stays in sight until it has left the window."
     ),
     State.INCOMPLETE: (
-        "The rows listed do not match the cloud's own total, or the window was not listed anew for"
-        " long: count, size and holes may be wrong."
+        "The rows listed do not match the cloud's own total: count, size and holes may be wrong."
     ),
 }
 _NOTHING_TO_RESTORE = (
@@ -122,6 +121,12 @@ def find_advice(judged: Judged) -> Advice | None:
         text = f"No backup is due while the instance is {judged.word}."
     elif state is State.STALE and State.FAILING in judged.states:
         text = _STALE_BY_FAILURE
+    elif state is State.INCOMPLETE and judged.reading is not None and judged.reading.overdue:
+        since, reason = judged.reading.overdue
+        text = (
+            f"For {format_duration(round(judged.now - since))} the whole window could not be listed"
+            f" anew ({reason}): what was deleted meanwhile is still counted. The log says why."
+        )
     elif state is State.NOT_RESTORABLE and not has_restorable_range(judged.result):
         text = _NOTHING_TO_RESTORE
     return Advice(state, text, runbook_href(state.alert)) if text is not None else None

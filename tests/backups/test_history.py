@@ -365,6 +365,19 @@ def test_a_listing_that_reaches_among_settled_rows_is_told() -> None:
     assert not reaches_settled(make_window(), NOON - DAY)
 
 
+async def test_a_long_backup_before_the_lookback_has_nothing_listed_over_and_over() -> None:
+    """Rows before it are known without their ids, and do not count."""
+    clock = Moment()
+    api = FakeApi([make_long(36.5, ended=NOON - 25.5 * HOUR), *make_rows(50, last_age=30 * HOUR)])
+    api.filter_by = "begin"
+    sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
+    assert (await refresh(sync)).latest_end == NOON - 25.5 * HOUR
+    for _ in range(3):
+        clock.now += 60
+        assert (await sync.refresh(Query())).latest_end == NOON - 25.5 * HOUR
+        assert not sync.is_listing_due()
+
+
 # A clock that was set back ---------------------------------------------------------------------
 
 
@@ -488,3 +501,18 @@ async def test_scrapes_that_are_a_lookback_apart_take_one_request(lookback: floa
         api.requests()
         assert (await sync.refresh(Query())).count is not None
         assert api.requests() == 1
+
+
+async def test_an_end_that_was_ahead_of_the_clock_says_nothing_of_those_before_it() -> None:
+    """A machine that slept asks by the old time, is shown an end of later, and wakes up to it."""
+    clock = Moment()
+    api = FakeApi([Backup("runs", NOON, None, 0.0), *make_rows(3)])
+    api.filter_by = "begin"
+    sync = make_sync(api, clock=clock, resync_interval=732 * DAY)
+    await refresh(sync)
+    between = Backup("between", NOON + 100, NOON + 130, 2.0)
+    api.rows = [Backup("runs", NOON, NOON + 2 * HOUR, 5.0), between, *api.rows[1:]]
+    await sync.refresh(Query())
+    clock.now += 3 * HOUR
+    reading = await sync.refresh(Query())
+    assert (reading.count, reading.latest_end) == (5, NOON + 2 * HOUR)

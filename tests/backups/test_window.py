@@ -8,14 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from exporter.backups.reading import Sums, read
 from exporter.backups.window import (
-    Sums,
     Window,
     build_window,
     increment_begin,
     listing_begin,
     merge,
-    read,
     with_previous,
 )
 from exporter.errors import BadResponseError, Reason

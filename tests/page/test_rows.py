@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from exporter.errors import Reason
-from exporter.models import Failure, InstanceResult, Progress
+from exporter.models import Failure, InstanceResult, Overdue, Progress
 from tests.page.making import (
     DAY,
     HOUR,
@@ -125,6 +125,14 @@ def test_incomplete_listing_is_said() -> None:
     row = row_of(make_result(reading=make_reading(listing_complete=False)))
     assert "do not match the cloud's own total" in row.text
     assert not row_of(make_ok()).all("tr", "what")
+
+
+def test_a_window_that_could_not_be_listed_anew_is_said_with_its_reason() -> None:
+    overdue = Overdue(NOW - 7 * HOUR, Reason.FORBIDDEN)
+    reading = replace(make_reading(listing_complete=False), overdue=overdue)
+    row = row_of(make_result(reading=reading))
+    assert "For 7 h the whole window could not be listed anew (forbidden)" in row.text
+    assert "total" not in row.text
 
 
 def test_failure_beside_a_reading_is_shown_too() -> None:
