@@ -56,7 +56,7 @@ coverage: $(VENV)/.dev ## the tests with branch coverage
 e2e: $(VENV)/.dev ## with the real programs: Prometheus, Alertmanager, Chromium (Debian; see .ci/run)
 	$(BIN)/python -m pytest $(PYTEST) -m e2e --durations=10
 
-fuzz: $(VENV)/.dev ## the property test with FUZZ_EXAMPLES new examples (5000)
+fuzz: $(VENV)/.dev ## the property tests with FUZZ_EXAMPLES new examples (5000)
 	FUZZ_NEW=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -q tests/properties
 
 soak: $(VENV)/.dev ## thousands of scrapes with faults; memory, sockets and tasks must not grow

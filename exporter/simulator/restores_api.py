@@ -122,7 +122,7 @@ def _split(whole: Range) -> Iterator[Range]:
     start, end = whole
     third = floor((end - start) / 3)
     yield start + 2 * third, end
-    yield start + third - 1, start + 2 * third
+    yield max(start, start + third - 1), start + 2 * third
     yield start, start + third
 
 
