@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import after_start
-from bench.cloud import BACKUP_SECONDS, PROJECT_ID, instance_id
+from bench.cloud import (
+    BACKUP_SECONDS,
+    FULL_BACKUPS,
+    PROJECT_ID,
+    PROJECT_INSTANCES,
+    instance_id,
+)
 from bench.processes import (
     cpu_seconds,
     peak_rss_bytes,
@@ -54,9 +60,12 @@ class Case:
     scrapes: int
     resync: bool = False
     signed: bool = False
+    restores: bool = False
 
     @property
     def subject(self) -> str:
+        if self.restores:
+            return "exporter, restores"
         return "exporter, AK/SK" if self.signed else "exporter"
 
     @property
@@ -64,7 +73,7 @@ class Case:
         return "steady, resync 6h" if self.resync else "steady"
 
 
-QUICK = (Case(100, "24h", 5), Case(1_000, "24h", 5))
+QUICK = (Case(100, "24h", 5), Case(1_000, "24h", 5), Case(1_000, "24h", 5, restores=True))
 FULL = (
     Case(100, "24h", 20),
     Case(100, "7d", 20),
@@ -72,6 +81,8 @@ FULL = (
     Case(1_000, "7d", 10),
     Case(1_000, "7d", 10, resync=True),
     Case(1_000, "24h", 10, signed=True),
+    Case(1_000, "24h", 10, restores=True),
+    Case(1_000, "7d", 10, restores=True),
     Case(10_000, "24h", 5),
     Case(10_000, "7d", 5),
 )
@@ -85,8 +96,9 @@ def build_config(case: Case, address: str, connections: int) -> str:
         else "{type: password, domain: bench, username: bench, password: BenchPassword}"
     )
     instances = "\n".join(f"      - {instance_id(number)}" for number in range(case.instances))
+    restores = ", restore_window: true, full_backups: true" if case.restores else ""
     return f"""\
-defaults: {{lookback: {case.window}}}
+defaults: {{lookback: {case.window}{restores}}}
 api:
   max_connections: {connections}
   rate_limit: 0
@@ -134,16 +146,28 @@ def scrape(port: int) -> bytes:
     return body
 
 
-def measured_scrape(address: str, port: int, pid: int) -> tuple[Sample, bytes]:
+def wait_until_quiet(address: str) -> None:
+    """Until nothing goes on behind the scrape any longer."""
+    before = -1
+    while (now := fetch_listings(address)) != before:
+        before = now
+        time.sleep(0.5)
+
+
+def measured_scrape(address: str, port: int, pid: int, case: Case) -> tuple[Sample, bytes]:
+    """Its time is that of the answer, its requests and its CPU with what went on behind it."""
     listings, cpu, started = fetch_listings(address), cpu_seconds(pid), time.perf_counter()
     body = scrape(port)
     wall = time.perf_counter() - started
+    if case.restores:
+        wait_until_quiet(address)
     cpu = cpu_seconds(pid) - cpu
     return Sample(fetch_listings(address) - listings, wall, cpu), body
 
 
-def check(body: bytes, case: Case) -> None:
-    """Speed is worth nothing where the numbers are wrong: each instance has its whole window."""
+def check(body: bytes, case: Case, *, restores: bool = False) -> None:
+    """Speed is worth nothing where the numbers are wrong: each instance has its whole window, and
+    what can be restored."""
     text = gzip.decompress(body).decode()
     expected = WINDOWS[case.window] // BACKUP_SECONDS
     for name, allowed in (
@@ -151,8 +175,17 @@ def check(body: bytes, case: Case) -> None:
         ("gaussdb_mysql_incremental_backups_listing_complete", {1.0}),
         ("gaussdb_mysql_incremental_backups", {expected, expected + 1.0}),
         ("gaussdb_mysql_incremental_backup_max_interval_seconds", {float(BACKUP_SECONDS)}),
+        *(
+            (
+                ("gaussdb_mysql_restorable_ranges", {1.0}),
+                ('gaussdb_mysql_full_backups{backup_type="auto"', {float(FULL_BACKUPS)}),
+            )
+            if restores
+            else ()
+        ),
     ):
-        values = [float(value) for value in re.findall(rf"^{name}\{{[^}}]*\}} (\S+)$", text, re.M)]
+        pattern = rf"^{re.escape(name)}[{{,][^}}]*\}} (\S+)$"
+        values = [float(value) for value in re.findall(pattern, text, re.M)]
         if len(values) != case.instances or not allowed.issuperset(values):
             raise SystemExit(
                 f"wrong numbers: {len(values)} of {name}, {sorted(set(values) - allowed)[:9]}"
@@ -199,14 +232,14 @@ def measure_exporter(
             )
 
         with started_exporter(config_file, clock_file) as (port, pid):
-            cold, body = measured_scrape(address, port, pid)
+            cold, body = measured_scrape(address, port, pid, case)
             check(body, case)
             yield row("cold", [cold])
             samples = []
             for i in range(case.scrapes + 1):
                 clock.move(SCRAPE_INTERVAL_SECONDS)
-                sample, body = measured_scrape(address, port, pid)
-                check(body, case)
+                sample, body = measured_scrape(address, port, pid, case)
+                check(body, case, restores=case.restores)
                 if i > 0:  # the first pays for what only the first pays for
                     samples.append(sample)
             peak = row(case.state, samples)
@@ -301,9 +334,9 @@ def describe_machine() -> str:
 
 
 def parse_case(text: str) -> Case:
-    """`1000:7d`, `1000:7d:20` (scrapes), with `:resync` or `:aksk` at its end."""
+    """`1000:7d`, `1000:7d:20` (scrapes), with `:resync`, `:aksk` or `:restores` at its end."""
     parts = text.split(":")
-    flags = {part for part in parts if part in ("resync", "aksk")}
+    flags = {part for part in parts if part in ("resync", "aksk", "restores")}
     parts = [part for part in parts if part not in flags]
     if not 2 <= len(parts) <= 3 or parts[1] not in WINDOWS:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 1000:7d or 1000:24h:20:resync")
@@ -313,7 +346,11 @@ def parse_case(text: str) -> Case:
         raise argparse.ArgumentTypeError(f"{text!r} has no whole numbers") from None
     if instances < 1 or scrapes < 1:
         raise argparse.ArgumentTypeError(f"{text!r} has a number below 1")
-    return Case(instances, parts[1], scrapes, "resync" in flags, "aksk" in flags)
+    if "restores" in flags and instances > PROJECT_INSTANCES:
+        raise argparse.ArgumentTypeError(f"{text!r}: the full backups are of {PROJECT_INSTANCES}")
+    return Case(
+        instances, parts[1], scrapes, "resync" in flags, "aksk" in flags, "restores" in flags
+    )
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -337,7 +374,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         dest="cases",
         action="append",
         type=parse_case,
-        metavar="N:WINDOW[:SCRAPES][:resync][:aksk]",
+        metavar="N:WINDOW[:SCRAPES][:resync][:aksk][:restores]",
         help="measure the exporter so, in place of the usual; may be repeated",
     )
     options = parser.parse_args(arguments)

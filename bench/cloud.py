@@ -28,6 +28,10 @@ PHASE_SECONDS = BACKUP_SECONDS // PHASES
 PREPARED_BEFORE_SECONDS = 10 * 86_400
 PREPARED_AFTER_SECONDS = 86_400
 
+# What the project's listing of full backups holds: a week, and the one before it.
+PROJECT_INSTANCES = 1_000
+FULL_BACKUPS = 8
+
 ZONE = timezone(timedelta(hours=8))  # as in the example of the API's documentation
 PROJECT_ID = "97b026aa9cc4417888c14c84a1ad9860"
 TOKEN = "MIIF" * 500  # about as long as a real one; nobody looks at it
@@ -63,6 +67,28 @@ def build_row(phase: int, number: int) -> bytes:
     ).encode()
 
 
+def build_ranges(now: float) -> bytes:
+    """A week that ended a minute before the cloud was started."""
+    end = int(now) - 60
+    start = end - 7 * 86_400
+    pair = f'{{"start_time":{start}000,"end_time":{end}000}}'
+    return f'{{"restore_times":[{pair}]}}'.encode()
+
+
+def build_full_row(instance: int, number: int, now: float) -> bytes:
+    """The full backup of an instance that ended so many days ago, give or take an hour."""
+    end = datetime.fromtimestamp(int(now) - number * 86_400 - 3_600 - instance, ZONE)
+    begin = end - timedelta(seconds=390)
+    form = "%Y-%m-%dT%H:%M:%S%z"
+    return (
+        f'{{"id":"{number:08x}{instance:024x}br07","name":"full-{number}",'
+        f'"begin_time":"{begin:{form}}","end_time":"{end:{form}}","status":"COMPLETED",'
+        f'"take_up_time":6,"type":"auto","size":2803.25,"datastore":{{"type":"gaussdb-mysql",'
+        f'"version":"8.0"}},"instance_id":"{instance_id(instance)}","instance_name":"i{instance}",'
+        f'"backup_level":"0","description":null}}'
+    ).encode()
+
+
 class Answers:
     """HTTP answers, made of rows that are text already."""
 
@@ -72,6 +98,12 @@ class Answers:
             for phase in range(PHASES)
             for number in _prepared(phase, now)
         }
+        self._ranges = build_ranges(now)
+        self._full_rows = [
+            build_full_row(instance, number, now)
+            for number in range(FULL_BACKUPS)
+            for instance in range(PROJECT_INSTANCES)
+        ]
         self.listings = 0
 
     def answer(self, head: bytes) -> bytes:
@@ -80,6 +112,12 @@ class Answers:
             self.listings += 1
             instance, query = listing.groups()
             return self._page(instance.decode(), query)
+        if _RESTORE_TIME.match(head) is not None:
+            self.listings += 1
+            return _build_answer(self._ranges)
+        if (full := _FULL_BACKUPS.match(head)) is not None:
+            self.listings += 1
+            return self._full_page(full[1])
         if head.startswith(b"POST /v3/auth/tokens"):
             expires = datetime.fromtimestamp(time.time() + 30 * 86_400, UTC).isoformat()
             body = f'{{"token":{{"expires_at":"{expires}"}}}}'.encode()
@@ -100,7 +138,15 @@ class Answers:
         total = max(0, last - first + 1)
         return _build_answer(b'{"backups":[%b],"total_count":%d}' % (rows, total))
 
+    def _full_page(self, query: bytes) -> bytes:
+        parameters = dict(_PARAMETER.findall(query))
+        offset, limit = (int(parameters[name]) for name in (b"offset", b"limit"))
+        rows = b",".join(self._full_rows[offset : offset + limit])
+        return _build_answer(b'{"backups":[%b],"total_count":%d}' % (rows, len(self._full_rows)))
 
+
+_RESTORE_TIME = re.compile(rb"GET /v3/[^/]+/instances/[^/]+/restore-time ")
+_FULL_BACKUPS = re.compile(rb"GET /v3/[^/]+/backups\?(\S+) ")
 _LISTING = re.compile(rb"GET /v3/[^/]+/instances/([^/]+)/incremental-backups\?(\S+) ")
 _PARAMETER = re.compile(rb"([^&=]+)=([^&]*)")
 _request_ids = itertools.count()

@@ -72,6 +72,7 @@ def test_table_is_markdown_with_a_line_for_each_row() -> None:
         ("100:24h:3", Case(100, "24h", 3)),
         ("100:24h:3:resync", Case(100, "24h", 3, resync=True)),
         ("100:24h:aksk", Case(100, "24h", 10, signed=True)),
+        ("100:24h:restores", Case(100, "24h", 10, restores=True)),
     ],
 )
 def test_case_is_read_from_its_short_form(text: str, case: Case) -> None:
@@ -79,7 +80,8 @@ def test_case_is_read_from_its_short_form(text: str, case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1000", "1000:8d", "x:7d", "0:7d", "1:7d:0", "1:7d:2:3", "1:7d:z"]
+    "text",
+    ["1000", "1000:8d", "x:7d", "0:7d", "1:7d:0", "1:7d:2:3", "1:7d:z", "1001:7d:restores"],
 )
 def test_case_that_cannot_be_measured_is_a_usage_error(
     text: str, capsys: pytest.CaptureFixture[str]
@@ -106,6 +108,33 @@ def test_configuration_is_one_that_the_exporter_takes(signed: bool) -> None:
     assert [instance.lookback_seconds for instance in instances] == [604_800.0] * 3
     assert len({instance.id for instance in instances}) == 3
     assert config.api.rate_limit == 0
+
+
+def test_configuration_asks_for_restores_where_they_are_measured() -> None:
+    for restores in (True, False):
+        text = build_config(Case(1, "24h", 1, restores=restores), "http://127.0.0.1:1", 50)
+        (instance,) = parse_config(text).configured_instances()
+        assert (instance.restore_window, instance.full_backups) == (restores, restores)
+
+
+def test_prepared_cloud_has_a_range_and_eight_full_backups_of_each_instance() -> None:
+    answers = Answers(NOON)
+    path = f"/v3/p/instances/{instance_id(0)}/restore-time"
+    body = answers.answer(f"GET {path} HTTP/1.1".encode()).partition(b"\r\n\r\n")[2]
+    end = int(NOON - 60) * 1000
+    expected = {"start_time": end - 7 * 86_400_000, "end_time": end}
+    assert json.loads(body) == {"restore_times": [expected]}
+
+    rows = []
+    for offset in range(0, 8_000, 100):
+        head = f"GET /v3/p/backups?limit=100&offset={offset} HTTP/1.1".encode()
+        page = json.loads(answers.answer(head).partition(b"\r\n\r\n")[2])
+        assert page["total_count"] == 8_000
+        rows += page["backups"]
+    assert len({row["id"] for row in rows}) == 8_000
+    assert [row["instance_id"] for row in rows].count(instance_id(999)) == 8
+    assert rows[0]["end_time"] == "2025-07-14T19:00:00+0800"
+    assert answers.listings == 81
 
 
 def list_page(answers: Answers, instance: str, *, begin: str, offset: int) -> dict[str, Any]:
