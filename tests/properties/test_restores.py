@@ -46,8 +46,9 @@ from tests.support.factories import (
 from tests.support.faults import RESET
 from tests.support.virtual_time import NOON, Clock, VirtualTimeLoop
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
-NEW_EXAMPLES = "FUZZ_EXAMPLES" in os.environ
+# As in test_numbers.py; an example takes longer, so there are fewer.
+EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", "60")) // 5)
+NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 BREAKS_AFTER = 900.0
 # A silence after a 429, and the longest wait for what was never told.
 LONGEST_SILENCE = 900.0
