@@ -232,7 +232,6 @@ class Scraper:
             if watch.in_flight is in_flight:
                 watch.in_flight = None
             self._urgency.ended(watch.instance.project_id, in_flight)
-            self._sources.start(watch.instance.project_id)
         if isinstance(in_flight.outcome, Reading):
             watch.last_success = watch.clock()
 

@@ -121,15 +121,13 @@ class Sources:
                     self._refresh_listing(project_id, listing, wanted)
                 )
 
-    def start(self, project_id: str) -> None:
-        """Begin what waits for its turn, if it may."""
-        self._turns[project_id].start()
-
     async def wait(self, asked: Iterable[Instance], *, until: float) -> None:
         """For what has never been told, or not for long: at most until the loop's time `until`."""
         loop = asyncio.get_running_loop()
         pending = set(self._worth_waiting_for(asked))
         if pending and loop.time() < until:
+            for turns in self._turns.values():
+                turns.start()
             await asyncio.wait(pending, timeout=until - loop.time())
 
     def _worth_waiting_for(self, asked: Iterable[Instance]) -> Iterable["asyncio.Task[None]"]:
