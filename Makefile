@@ -57,7 +57,7 @@ e2e: $(VENV)/.dev ## with the real programs: Prometheus, Alertmanager, Chromium 
 	$(BIN)/python -m pytest $(PYTEST) -m e2e --durations=10
 
 fuzz: $(VENV)/.dev ## the property tests with FUZZ_EXAMPLES new examples (5000)
-	FUZZ_NEW=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -q tests/properties
+	FUZZ_NEW=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -q tests/properties tests/test_fuzz_front.py
 
 soak: $(VENV)/.dev ## thousands of scrapes with faults; memory, sockets and tasks must not grow
 	$(BIN)/python -m tests.soak $(SOAK)

@@ -84,9 +84,9 @@ class BoundedAnswers:
         self._repeats = Repeats()
 
     async def serve(
-        self, abort: Callable[[], None], scope: Scope, receive: Receive, send: Send
+        self, transport: asyncio.Transport, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """One request; `abort` ends its connection."""
+        """One request of the connection on `transport`."""
         answer: Answer | None = None
         start: Message | None = None
         is_refused = False
@@ -96,12 +96,13 @@ class BoundedAnswers:
             if message["type"] != "http.response.body":
                 start = message  # told together with the body: only then its size is known
                 return
-            if is_refused:
+            # The loop calls it a mistake to write to a connection that has just been ended.
+            if is_refused or transport.is_closing():
                 return
             body: bytes = message.get("body", b"")
             if start is not None:
                 if len(body) > _UNCOUNTED_BYTES and scope["method"] != "HEAD":
-                    answer = self._budget.begin(len(body), abort)
+                    answer = self._budget.begin(len(body), transport.abort)
                     is_refused = answer is None
                 if is_refused:
                     if times := self._repeats.count("answers"):
@@ -113,7 +114,7 @@ class BoundedAnswers:
             if answer is None:
                 await send(message)
             else:
-                await self._send_pieces(answer, message, send)
+                await self._send_pieces(answer, message, send, transport)
 
         try:
             await self._app(scope, receive, send_within)
@@ -121,7 +122,9 @@ class BoundedAnswers:
             if answer is not None:
                 self._budget.end(answer)
 
-    async def _send_pieces(self, answer: Answer, message: Message, send: Send) -> None:
+    async def _send_pieces(
+        self, answer: Answer, message: Message, send: Send, transport: asyncio.Transport
+    ) -> None:
         body: bytes = message.get("body", b"")
         last = max(0, len(body) - 1) // PIECE_BYTES * PIECE_BYTES
         for begin in range(0, last, PIECE_BYTES):
@@ -129,6 +132,8 @@ class BoundedAnswers:
             await send({**message, **piece})
             self._budget.move(answer)
             await asyncio.sleep(0)  # a client that reads fast does not keep the others waiting
+            if transport.is_closing():
+                return
         await send({**message, "body": body[last:]})
 
 

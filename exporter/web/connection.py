@@ -72,7 +72,7 @@ class ClientConnection(HttpToolsProtocol):
         answers: BoundedAnswers,
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state)
-        self.app = functools.partial(answers.serve, self._abort)
+        self._answers = answers
         self._limits = limits
         # Since when there is no request to answer; infinity while there is one.
         self.waiting_since = math.inf
@@ -93,13 +93,11 @@ class ClientConnection(HttpToolsProtocol):
     def is_overdue(self, now: float) -> bool:
         return now >= min(self._request_deadline, self._write_deadline)
 
-    def _abort(self) -> None:
-        self.transport.abort()
-
     # Reading
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app = functools.partial(self._answers.serve, transport)
         self._wait(self._limits.request_seconds)
 
     def data_received(self, data: bytes) -> None:
