@@ -36,6 +36,7 @@ PLAIN, PASSWORDS, TLS = range(3)
 # Of a client; the server's own limits (tests/support/attacked.py) are shorter, but for the last.
 ATTACK_SECONDS = 0.6
 SCRAPE_SECONDS = 10.0
+MOST_SAID_BYTES = 2_000_000
 # 4 MiB of answers and one more, what two of them take while they are rendered, and what 40
 # connections may hold: what grows without end passes it by far.
 MOST_GROWTH_BYTES = 96 * 1024 * 1024
@@ -220,13 +221,17 @@ def said(draw: st.DrawFn) -> bytes:
     if draw(st.integers(0, 5)) == 0:  # spoiled
         at = draw(st.integers(0, len(text)))
         text = text[:at] + draw(NONSENSE) + text[at:]
-    return text * draw(st.sampled_from([1, 1, 1, 2, 40]))
+    return (text * draw(st.sampled_from([1, 1, 1, 2, 40])))[:MOST_SAID_BYTES]
 
 
 @dataclass(frozen=True)
 class Say:
     data: bytes
     pieces: int = 1
+
+    def __repr__(self) -> str:
+        shown = repr(self.data) if len(self.data) < 400 else f"{self.data[:400]!r}... "
+        return f"Say({shown} {len(self.data)} bytes, {self.pieces})"
 
 
 @dataclass(frozen=True)
@@ -385,6 +390,7 @@ def wait_for_descriptors(attacked: Attacked) -> None:
 # Attackers that are cut off in the middle of connecting leave a socket behind, here.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # much is said
 @settings(
     max_examples=EXAMPLES,
     derandomize=not NEW_EXAMPLES,

@@ -134,6 +134,6 @@ class Acceptor:
             return True
         if connection is not None and connection_since < never:
             connection.waiting_since = never
-            connection.transport.abort()
+            connection.abort()
             return True
         return False

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from starlette.responses import PlainTextResponse
@@ -71,6 +72,14 @@ class AnswerBudget:
         return True
 
 
+class Connection(Protocol):
+    """Of a client that is answered."""
+
+    def abort(self) -> None: ...
+
+    def is_gone(self) -> bool: ...
+
+
 class BoundedAnswers:
     """The application, its answers within a budget and sent in pieces.
 
@@ -84,9 +93,9 @@ class BoundedAnswers:
         self._repeats = Repeats()
 
     async def serve(
-        self, transport: asyncio.Transport, scope: Scope, receive: Receive, send: Send
+        self, connection: Connection, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """One request of the connection on `transport`."""
+        """One request."""
         answer: Answer | None = None
         start: Message | None = None
         is_refused = False
@@ -96,13 +105,12 @@ class BoundedAnswers:
             if message["type"] != "http.response.body":
                 start = message  # told together with the body: only then its size is known
                 return
-            # The loop calls it a mistake to write to a connection that has just been ended.
-            if is_refused or transport.is_closing():
+            if is_refused or connection.is_gone():
                 return
             body: bytes = message.get("body", b"")
             if start is not None:
                 if len(body) > _UNCOUNTED_BYTES and scope["method"] != "HEAD":
-                    answer = self._budget.begin(len(body), transport.abort)
+                    answer = self._budget.begin(len(body), connection.abort)
                     is_refused = answer is None
                 if is_refused:
                     if times := self._repeats.count("answers"):
@@ -114,7 +122,7 @@ class BoundedAnswers:
             if answer is None:
                 await send(message)
             else:
-                await self._send_pieces(answer, message, send, transport)
+                await self._send_pieces(answer, message, send, connection)
 
         try:
             await self._app(scope, receive, send_within)
@@ -123,7 +131,7 @@ class BoundedAnswers:
                 self._budget.end(answer)
 
     async def _send_pieces(
-        self, answer: Answer, message: Message, send: Send, transport: asyncio.Transport
+        self, answer: Answer, message: Message, send: Send, connection: Connection
     ) -> None:
         body: bytes = message.get("body", b"")
         last = max(0, len(body) - 1) // PIECE_BYTES * PIECE_BYTES
@@ -132,7 +140,7 @@ class BoundedAnswers:
             await send({**message, **piece})
             self._budget.move(answer)
             await asyncio.sleep(0)  # a client that reads fast does not keep the others waiting
-            if transport.is_closing():
+            if connection.is_gone():
                 return
         await send({**message, "body": body[last:]})
 

@@ -5,13 +5,14 @@ import functools
 import math
 import re
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from exporter.web.answers import BoundedAnswers
@@ -72,7 +73,7 @@ class ClientConnection(HttpToolsProtocol):
         answers: BoundedAnswers,
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state)
-        self._answers = answers
+        self.app = functools.partial(answers.serve, self)
         self._limits = limits
         # Since when there is no request to answer; infinity while there is one.
         self.waiting_since = math.inf
@@ -84,7 +85,7 @@ class ClientConnection(HttpToolsProtocol):
         self._refused: RefusedError | None = None
         self._is_deaf = False  # what comes is not looked at any more
         self._dropped_bytes = 0
-        self._unanswered = 0  # requests whose answer is not complete
+        self._unanswered: deque[RequestResponseCycle] = deque()
         self._message_bytes = 0  # of the message that is being read, in whatever part
         self._head_bytes = 0
         self._header_lines = 0
@@ -93,11 +94,36 @@ class ClientConnection(HttpToolsProtocol):
     def is_overdue(self, now: float) -> bool:
         return now >= min(self._request_deadline, self._write_deadline)
 
+    # Ending
+
+    def abort(self) -> None:
+        self.transport.abort()
+        self._disconnect_all()
+
+    def is_gone(self) -> bool:
+        """Whether nothing can be sent any more; from then on what is said is not."""
+        if self.transport.is_closing():
+            # uvloop raises where something is written before it has told of the loss.
+            self._disconnect_all()
+        return self.transport.is_closing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disconnect_all()  # uvicorn looks at the newest only
+        super().connection_lost(exc)
+
+    def _disconnect_all(self) -> None:
+        for cycle in self._unanswered:
+            self._disconnect(cycle)
+
+    @staticmethod
+    def _disconnect(cycle: RequestResponseCycle) -> None:
+        cycle.disconnected = True
+        cycle.message_event.set()
+
     # Reading
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app = functools.partial(self._answers.serve, transport)
         self._wait(self._limits.request_seconds)
 
     def data_received(self, data: bytes) -> None:
@@ -106,7 +132,7 @@ class ClientConnection(HttpToolsProtocol):
         if self._is_deaf:
             self._dropped_bytes += len(data)
             if self._dropped_bytes > _MOST_DROPPED_BYTES:
-                self.transport.abort()
+                self.abort()
             return
         if self._is_idle:
             self._is_idle = False
@@ -182,7 +208,7 @@ class ClientConnection(HttpToolsProtocol):
             raise RefusedError(413, "The request's body is too large.")
         self._reading_head = False
         super().on_headers_complete()
-        self._unanswered += 1
+        self._unanswered.append(self.cycle)
         if self.expect_100_continue:
             # Whether a body follows the answer is the client's to decide: nothing can be told apart
             # after it.
@@ -219,11 +245,9 @@ class ClientConnection(HttpToolsProtocol):
         """The message has begun to be answered, or waits for its turn, when its body is refused."""
         if self.pipeline:
             self.pipeline.popleft()
-            self._unanswered -= 1
+            self._unanswered.pop()
         elif not self.cycle.response_started:
-            self.cycle.disconnected = True  # what the application says is not sent
-            self.cycle.message_event.set()
-            self._unanswered -= 1
+            self._disconnect(self._unanswered.pop())
         else:  # the client has its answer, or a part of it
             self._refused = None
             self.cycle.keep_alive = False
@@ -245,7 +269,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         has_next = bool(self.pipeline)
-        self._unanswered -= 1
+        self._unanswered.popleft()
         super().on_response_complete()
         self._unset_keepalive_if_required()  # the deadlines here take its place
         if not self.flow.write_paused:

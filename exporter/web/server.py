@@ -130,7 +130,7 @@ class _Server(uvicorn.Server):
         now = time.monotonic()
         for connection in self._connections():
             if connection.is_overdue(now):
-                connection.transport.abort()
+                connection.abort()
         self._acceptor.check(now)
         return await super().on_tick(counter)
 
@@ -159,7 +159,7 @@ class _Server(uvicorn.Server):
         """Lets go of everything at once."""
         self._acceptor.close()
         for connection in self._connections():
-            connection.transport.abort()
+            connection.abort()
 
     async def _idle(self) -> None:
         state = self.server_state
