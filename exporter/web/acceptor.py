@@ -5,21 +5,31 @@ The event loop's own server counts no connections, and none that are in a TLS ha
 
 import asyncio
 import errno
+import heapq
 import math
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable
+from operator import attrgetter, itemgetter
 
 import structlog
 
-from exporter.web.connection import ClientConnection, ClientLimits
+from exporter.web.client_limits import ClientLimits
+from exporter.web.connection import ClientConnection
 from exporter.web.live_config import LoadedWebConfig
 from exporter.web.repeats import Repeats
 from exporter.web.tls_transport import TlsConnection
 
 log = structlog.get_logger(__name__)
 
+# How many are looked at for who can be spared; a client that has gone counts as one that asks.
+_LOOKED_AT = 16
+_STALLED_SECONDS = 0.5
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+_Client = TlsConnection | ClientConnection
 
 
 class Acceptor:
@@ -121,19 +131,42 @@ class Acceptor:
         self._handshakes.pop(connection, None)
 
     def _make_room(self) -> bool:
-        """Closes what has been waiting longest for a request; False if nothing waits."""
-        never = math.inf
-        handshake = min(self._handshakes, key=self._handshakes.__getitem__, default=None)
-        handshake_since = never if handshake is None else self._handshakes[handshake]
-        connection = min(self._connections(), key=lambda c: c.waiting_since, default=None)
-        connection_since = never if connection is None else connection.waiting_since
+        """Ends whoever can be spared most; False if there is nobody.
+
+        That is who has been waiting longest for a request, if nothing has come of it that is only
+        not read yet: of many who come at once, the one that asks must not give way to the next.
+        Else it is who has left an answer unread for longest.
+        """
+        connections = list(self._connections())
+        waiting: list[tuple[float, _Client]] = [
+            *((since, each) for each, since in self._handshakes.items()),
+            *((each.waiting_since, each) for each in connections),
+        ]
+        for since, each in heapq.nsmallest(_LOOKED_AT, waiting, key=itemgetter(0)):
+            if since < math.inf and (since < 0 or not _has_said_more(each)):
+                self._spare(each)
+                return True
+        stalled = min(connections, key=attrgetter("stalled_since"), default=None)
+        if stalled is None or time.monotonic() - stalled.stalled_since < _STALLED_SECONDS:
+            return False
+        self._spare(stalled)
+        return True
+
+    def _spare(self, each: _Client) -> None:
         # Neither is chosen twice, though it takes a turn of the loop until they are gone.
-        if handshake is not None and handshake_since <= connection_since:
-            del self._handshakes[handshake]
-            handshake.abort("its place was needed")
-            return True
-        if connection is not None and connection_since < never:
-            connection.waiting_since = never
-            connection.abort()
-            return True
+        if isinstance(each, TlsConnection):
+            del self._handshakes[each]
+            each.abort("its place was needed")
+        else:
+            each.waiting_since = each.stalled_since = math.inf
+            each.abort()
+
+
+def _has_said_more(each: _Client) -> bool:
+    transport = each.raw if isinstance(each, TlsConnection) else each.transport
+    descriptor = transport.get_extra_info("socket").fileno()
+    if descriptor < 0:  # just closed
         return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -6,7 +6,6 @@ import math
 import re
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -16,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from exporter.web.answers import BoundedAnswers
+from exporter.web.client_limits import ClientLimits, MessageMeter
 from exporter.web.request_head import (
     RefusedError,
     announced_body,
@@ -30,30 +30,6 @@ log = structlog.get_logger(__name__)
 # Of a client that goes on talking though it was refused.
 _MOST_DROPPED_BYTES = 4 * 1024 * 1024
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30} ")
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What one client may take, and `answers_bytes` what all may together.
-
-    `connections` is a ceiling: at it, the connection that has been waiting longest for a request is
-    closed for each new one, so that a scrape always gets in. Therefore idle connections may be kept
-    long: longer than Prometheus keeps them (5 min), so that it is Prometheus who closes and no
-    scrape meets a closing connection.
-    """
-
-    connections: int = 1000
-    handshake_seconds: float = 10.0
-    request_seconds: float = 10.0  # from the first byte, or from the start, to the whole request
-    idle_seconds: float = 330.0
-    write_seconds: float = 60.0  # an answer that the client does not read
-    linger_seconds: float = 1.0  # for a client that was refused to read why
-    target_bytes: int = 8 * 1024  # RFC 9110, 4.1, recommends as much
-    head_bytes: int = 32 * 1024
-    header_lines: int = 100
-    body_bytes: int = 64 * 1024
-    pipelined_requests: int = 16
-    answers_bytes: int = 64 * 1024 * 1024
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -77,6 +53,7 @@ class ClientConnection(HttpToolsProtocol):
         self._limits = limits
         # Since when there is no request to answer; infinity while there is one.
         self.waiting_since = math.inf
+        self.stalled_since = math.inf  # since when the client takes nothing of its answer
         self._request_deadline = math.inf
         self._write_deadline = math.inf
         self._is_idle = False
@@ -85,11 +62,8 @@ class ClientConnection(HttpToolsProtocol):
         self._refused: RefusedError | None = None
         self._is_deaf = False  # what comes is not looked at any more
         self._dropped_bytes = 0
+        self._meter = MessageMeter(limits)
         self._unanswered: deque[RequestResponseCycle] = deque()
-        self._message_bytes = 0  # of the message that is being read, in whatever part
-        self._head_bytes = 0
-        self._header_lines = 0
-        self._body_bytes = 0
 
     def is_overdue(self, now: float) -> bool:
         return now >= min(self._request_deadline, self._write_deadline)
@@ -137,12 +111,12 @@ class ClientConnection(HttpToolsProtocol):
         if self._is_idle:
             self._is_idle = False
             self._wait(self._limits.request_seconds)
-        is_first = self._message_bytes == 0
-        self._message_bytes += len(data)
+        is_first = self._meter.message_bytes == 0
+        self._meter.message_bytes += len(data)
         while data and not self._is_deaf:
             try:
                 self.parser.feed_data(data)
-                self._check_message_bytes()
+                self._meter.check_message(in_head=self._reading_head)
                 return
             except httptools.HttpParserUpgrade as exc:
                 # Nothing else is spoken here: the request is answered as it is.
@@ -160,15 +134,6 @@ class ClientConnection(HttpToolsProtocol):
             except RefusedError as exc:
                 self._refuse(exc)
 
-    def _check_message_bytes(self) -> None:
-        """For what the parser keeps to itself: parts of lines, trailers, chunks' extensions."""
-        head = self._limits.target_bytes + self._limits.head_bytes
-        if self._reading_head:
-            if self._message_bytes > head:
-                raise RefusedError(431, "The request's head is too large.")
-        elif self._message_bytes > head + 4 * self._limits.body_bytes:
-            raise RefusedError(413, "The request is too large.")
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if len(self.pipeline) >= self._limits.pipelined_requests:
@@ -177,21 +142,14 @@ class ClientConnection(HttpToolsProtocol):
             self._is_deaf = True
             raise RefusedError(503, "Too many requests at once.")
         self._request_complete = False
-        self._head_bytes = self._header_lines = self._body_bytes = 0
+        self._meter.begin_head()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        if len(self.url) > self._limits.target_bytes:
-            raise RefusedError(414, "The request's target is too long.")
+        self._meter.check_target(len(self.url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value)
-        self._header_lines += 1
-        if (
-            self._head_bytes > self._limits.head_bytes
-            or self._header_lines > self._limits.header_lines
-        ):
-            raise RefusedError(431, "The request's header fields are too large, or too many.")
+        self._meter.add_header(len(name) + len(value))
         if self._reading_head:  # trailers are nobody's
             super().on_header(name, value)
 
@@ -204,8 +162,7 @@ class ClientConnection(HttpToolsProtocol):
         if host is not None:
             self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
         self.expect_100_continue = check_expectation(version, self.headers)
-        if announced_body(self.headers) > self._limits.body_bytes:
-            raise RefusedError(413, "The request's body is too large.")
+        self._meter.check_body(announced_body(self.headers))
         self._reading_head = False
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
@@ -215,16 +172,14 @@ class ClientConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes:
-            raise RefusedError(413, "The request's body is too large.")
+        self._meter.add_body(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._request_complete = True
         self._reading_head = True
-        self._message_bytes = 0
+        self._meter.message_bytes = 0
         self._request_deadline = self.waiting_since = math.inf
         if self.cycle is not None and self.cycle.response_complete:
             self._become_idle()
@@ -236,9 +191,9 @@ class ClientConnection(HttpToolsProtocol):
         if not self._is_deaf:
             self._is_deaf = True
             self._refused = refused
+        self._request_deadline = self.waiting_since = math.inf
         if not self._reading_head:
             self._drop_cycle()
-        self._request_deadline = self.waiting_since = math.inf
         self._answer_refused()
 
     def _drop_cycle(self) -> None:
@@ -253,6 +208,7 @@ class ClientConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             if self.cycle.response_complete:
                 self.transport.close()
+                self._wait(self._limits.write_seconds)
 
     def _answer_refused(self) -> None:
         if self._refused is None or self._unanswered or self.transport.is_closing():
@@ -264,6 +220,7 @@ class ClientConnection(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self._wait(self._limits.linger_seconds)
+        self.waiting_since = -1.0  # nobody can be spared more
 
     # Answering
 
@@ -287,11 +244,13 @@ class ClientConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.stalled_since = time.monotonic()
         if self._write_deadline == math.inf:
             self._write_deadline = time.monotonic() + self._limits.write_seconds
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.stalled_since = math.inf
         if self.cycle is None or self.cycle.response_complete:
             self._write_deadline = math.inf
 

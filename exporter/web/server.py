@@ -20,7 +20,8 @@ from starlette.types import ASGIApp
 from exporter.errors import ExporterError
 from exporter.web.acceptor import Acceptor
 from exporter.web.answers import AnswerBudget, BoundedAnswers
-from exporter.web.connection import ClientConnection, ClientLimits
+from exporter.web.client_limits import ClientLimits
+from exporter.web.connection import ClientConnection
 from exporter.web.guard import Guard
 from exporter.web.listener import describe_address, raise_open_files_limit
 from exporter.web.live_config import LoadedWebConfig

@@ -15,7 +15,7 @@ import bcrypt
 import uvloop
 
 from exporter.web.app import create_app
-from exporter.web.connection import ClientLimits
+from exporter.web.client_limits import ClientLimits
 from exporter.web.listener import bind
 from exporter.web.live_config import LoadedWebConfig
 from exporter.web.server import serve

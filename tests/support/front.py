@@ -9,7 +9,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter.web.connection import ClientLimits
+from exporter.web.client_limits import ClientLimits
 from exporter.web.listener import bind
 from exporter.web.live_config import LoadedWebConfig
 from exporter.web.server import serve

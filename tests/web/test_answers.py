@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from exporter.web.answers import PIECE_BYTES, AnswerBudget
-from exporter.web.connection import ClientLimits
+from exporter.web.client_limits import ClientLimits
 from tests.support.front import Front, read_response, request, respond, serving
 
 MEGABYTE = 1024 * 1024

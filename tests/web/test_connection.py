@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from exporter.web.connection import ClientLimits
+from exporter.web.client_limits import ClientLimits
 from tests.support.front import (
     Held,
     connections_of,
@@ -62,6 +62,23 @@ async def test_a_connection_over_the_ceiling_is_refused_while_all_others_are_bus
         assert await is_closed(reader)
         app.let_go.set()
         assert (await busy)[2] == b"done"
+
+
+async def test_where_all_are_busy_an_answer_that_nobody_reads_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("exporter.web.acceptor._STALLED_SECONDS", 0.0)
+    async with serving(large, limits=ClientLimits(connections=1)) as front:
+        reader, writer = await front.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readexactly(1)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        while True:  # until the server has noticed that nobody reads
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                assert (await front.get())[0] == 200
+                break
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await is_closed(reader)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from exporter.web.connection import ClientLimits
+from exporter.web.client_limits import ClientLimits
 from exporter.web.request_head import is_host
 from tests.support.front import (
     Front,

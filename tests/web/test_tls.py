@@ -17,7 +17,7 @@ from cryptography import x509
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from exporter.web.connection import ClientLimits
+from exporter.web.client_limits import ClientLimits
 from exporter.web.live_config import LoadedWebConfig
 from exporter.web.tls_context import parse_sans
 from tests.support.certificates import Authority, Issued
