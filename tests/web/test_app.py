@@ -206,7 +206,7 @@ async def test_the_page_tells_why_discovery_fails(clock: Clock) -> None:
     async with client_on(simulator, config) as client:
         await client.get("/metrics")
         page = (await client.get("/")).text
-    assert "discovery is failing" in page
+    assert "discovery has not succeeded yet" in page
     assert "<code>forbidden</code> <bdi>HTTP 403" in page
     assert "gaussdbformysql:instance:list" in page
 
