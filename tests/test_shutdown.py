@@ -159,7 +159,8 @@ async def test_a_scrape_that_runs_during_a_reload_gets_its_answer(clock: Clock) 
         await exporter.reload()
         before = await scraping
         after = await samples(exporter)
-    assert before.by_instance("incremental_backups") == {ORDERS: 1}
+    # The whole window is no longer listed for a configuration that is gone.
+    assert before.by_instance("scrape_success") == {ORDERS: 1}
     assert after.by_instance("incremental_backups") == {ORDERS: 1, BILLING: 1}
 
 
@@ -221,10 +222,12 @@ async def test_a_reload_keeps_what_is_known_and_counted(clock: Clock) -> None:
         await clock.advance(60)
         await exporter.reload()
         published = await samples(exporter)
-    assert published.of("api_requests_total") == 3
+    assert published.of("api_requests_total") == 4
     begins = [request.query["begin_time"] for request in simulator.requests]
-    # What is new, the whole window, and after the reload what is new again
-    assert begins == [f"2023-07-{day}:00:00+0000" for day in ("28T10", "26T12", "28T10")]
+    # The latest three hours, a day and a half before the window, the backup before it among all
+    # that the cloud keeps (733 days); and after the reload what is new again.
+    moments = ("2023-07-28T09", "2023-07-26T00", "2021-07-24T12", "2023-07-28T10")
+    assert begins == [f"{moment}:00:00+0000" for moment in moments]
 
 
 async def test_a_reload_with_a_mistake_keeps_the_old_configuration(
@@ -307,7 +310,7 @@ async def test_reloads_in_a_row_close_no_connection_that_is_in_use(clock: Clock)
     await exporter.reload()
     await clock.advance(1)
     await exporter.reload()
-    assert (await scraping).of("incremental_backups") == 1
+    assert (await scraping).of("scrape_success") == 1
     await exporter.aclose()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert all(transport.closed for transport in transports)
