@@ -49,7 +49,7 @@ types: $(VENV)/.dev ## mypy, strict
 
 coverage: $(VENV)/.dev ## the tests with branch coverage
 	$(BIN)/coverage erase
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-500} $(BIN)/coverage run -m pytest $(PYTEST) -m "not e2e"
+	$(BIN)/coverage run -m pytest $(PYTEST) -m "not e2e"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
