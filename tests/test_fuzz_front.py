@@ -16,10 +16,11 @@ import base64
 import contextlib
 import os
 import re
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 NEW_EXAMPLES = "FUZZ_EXAMPLES" in os.environ
 
 PLAIN, PASSWORDS, TLS = range(3)
+WITHIN_TLS = 3  # the same port as TLS, and the attack behind a handshake
 # Of a client; the server's own limits (tests/support/attacked.py) are shorter, but for the last.
 ATTACK_SECONDS = 0.6
 SCRAPE_SECONDS = 10.0
@@ -212,10 +214,27 @@ GOOD = st.sampled_from(
 )
 
 
+def say_hello() -> bytes:
+    """How TLS begins."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="x")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+HELLOS = st.builds(
+    lambda hello, at, put: hello[:at] + put + hello[at + len(put) :],
+    st.just(say_hello()),
+    st.integers(0, 600),
+    st.one_of(st.just(b""), NONSENSE),
+)
+
+
 @st.composite
 def said(draw: st.DrawFn) -> bytes:
     """What a client says in one piece."""
-    text = b"".join(draw(st.lists(st.one_of(GOOD, requests()), min_size=1, max_size=4)))
+    text = b"".join(draw(st.lists(st.one_of(GOOD, requests(), HELLOS), min_size=1, max_size=4)))
     if draw(st.integers(0, 3)) == 0:  # cut off
         text = text[: draw(st.integers(0, len(text)))]
     if draw(st.integers(0, 5)) == 0:  # spoiled
@@ -271,7 +290,7 @@ class Client:
 
 CLIENTS = st.builds(
     Client,
-    st.sampled_from([PLAIN, PLAIN, PASSWORDS, TLS]),
+    st.sampled_from([PLAIN, PLAIN, PASSWORDS, TLS, WITHIN_TLS]),
     st.lists(STEPS, max_size=6).map(tuple),
     ENDS,
     st.sampled_from([1, 1, 1, 5, 30]),
@@ -282,12 +301,18 @@ CLIENTS = st.builds(
 # Attacking ------------------------------------------------------------------------------------
 
 
+TRUSTING = ssl.create_default_context()
+TRUSTING.check_hostname = False
+TRUSTING.verify_mode = ssl.CERT_NONE
+
+
 class Attack:
     """What one client does, and what it gets."""
 
-    def __init__(self, client: Client, port: int) -> None:
+    def __init__(self, client: Client, ports: Sequence[int]) -> None:
         self._client = client
-        self._port = port
+        self._port = ports[min(client.port, TLS)]
+        self._tls = TRUSTING if client.port == WITHIN_TLS else None
         self.got = bytearray()
 
     async def run(self) -> None:
@@ -302,13 +327,13 @@ class Attack:
             assert_is_http(bytes(self.got), may_be_heads_alone=heads)
 
     async def _attack(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**16)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
         reading = asyncio.create_task(self._read_all(reader)) if self._client.reads else None
         try:
             for step in self._client.steps:
                 await self._do(step, reader, writer)
             how = self._client.end.how
-            if how == "half-close":
+            if how == "half-close" and writer.can_write_eof():
                 writer.write_eof()
             if how in ("half-close", "read to the end"):
                 await (reading or self._read_all(reader))
@@ -365,11 +390,7 @@ def assert_is_http(got: bytes, *, may_be_heads_alone: bool) -> None:
 
 
 async def attack(attacked: Attacked, clients: list[Client]) -> list[Attack]:
-    attacks = [
-        Attack(client, attacked.ports[client.port])
-        for client in clients
-        for _ in range(client.crowd)
-    ]
+    attacks = [Attack(client, attacked.ports) for client in clients for _ in range(client.crowd)]
     async with asyncio.TaskGroup() as group:
         for each in attacks:
             group.create_task(each.run())

@@ -57,14 +57,14 @@ class Acceptor:
     def start(self, sockets: Iterable[socket.socket]) -> None:
         self._accepting = [asyncio.create_task(self._accept(s)) for s in sockets]
 
-    def check(self, now: float) -> None:
-        """Ends handshakes that are overdue.
-
-        Raises what has ended the accepting: better a restart than a server that is deaf.
-        """
+    def end_overdue(self, now: float) -> None:
+        """Ends handshakes that take too long."""
         for connection, since in list(self._handshakes.items()):
             if now - since >= self._limits.handshake_seconds:
                 connection.abort("it was not over in time")
+
+    def check(self) -> None:
+        """Raises what has ended the accepting: better a restart than a server that is deaf."""
         for task in self._accepting:
             if task.done():  # never by itself
                 task.result()
