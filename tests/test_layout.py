@@ -82,7 +82,7 @@ BORDERS = {
         "transport.wire",
     },
     "httpx_aiohttp": {"transport.connections"},
-    "jinja2": {"page.runbook", "page.status"},
+    "jinja2": {"page.environment"},
     "markdown_it": {"page.runbook"},
     "msgspec": {
         "cloud.answers",

@@ -1,27 +1,19 @@
 """When the whole window is listed anew, and what becomes of that."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 
 import structlog
 
 from exporter.errors import ApiError, Reason
-from exporter.models import Instance, InstanceKey, Overdue
+from exporter.models import Instance, Overdue
+from exporter.transport.backoff import minutes_doubling
+from exporter.transport.spread import next_due
 
 log = structlog.get_logger(__name__)
 
-_RETRY_SECONDS = 60.0
 # Overdue by so many intervals the numbers are no longer believed.
 _INTERVALS_BELIEVED = 3
-
-
-def next_resync(key: InstanceKey, now: float, interval: float) -> float:
-    """When the instance's whole window is due next. A hash spreads the instances over time."""
-    digest = hashlib.blake2b("/".join(key).encode(), digest_size=8).digest()
-    phase = int.from_bytes(digest) / 2**64
-    when = (math.floor(now / interval - phase) + 1 + phase) * interval
-    return when if when > now else when + interval
 
 
 @dataclass(slots=True)
@@ -34,7 +26,7 @@ class Retry:
 
     @property
     def wait(self) -> float:
-        return min(_RETRY_SECONDS * 2.0 ** min(self.failures - 1, 16), self.longest)
+        return min(minutes_doubling(self.failures), self.longest)
 
     def is_due(self, now: float) -> bool:
         return not 0 <= now - self.failed_at < self.wait
@@ -80,7 +72,7 @@ class Resync:
     def succeed(self, now: float, *, complete: bool) -> None:
         if self._told:
             log.info("the whole window is listed again", **self._facts)
-        self._due_at = next_resync(self._instance.key, now, self._interval)
+        self._due_at = next_due(self._instance.key, now, self._interval)
         if complete:
             self._incomplete.succeed()
         else:
@@ -121,7 +113,7 @@ class Resync:
 
     def adopt(self, previous: "Resync", now: float) -> None:
         """Go on from an earlier configuration's."""
-        self._due_at = min(previous._due_at, next_resync(self._instance.key, now, self._interval))
+        self._due_at = min(previous._due_at, next_due(self._instance.key, now, self._interval))
         self._incomplete.failures = previous._incomplete.failures
         self._tried_since = previous._tried_since
         self._told, self.error = previous._told, previous.error

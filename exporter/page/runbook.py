@@ -5,24 +5,15 @@ from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from exporter.page.environment import ENVIRONMENT
 from exporter.page.policy import content_security_policy
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("exporter.page", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
-_TEMPLATE = _ENVIRONMENT.get_template("runbook.html")
-_STYLE = _ENVIRONMENT.get_template("runbook.css").render()
+_TEMPLATE = ENVIRONMENT.get_template("runbook.html")
+_STYLE = ENVIRONMENT.get_template("runbook.css").render()
 
 RUNBOOK_SECURITY_POLICY = content_security_policy(_STYLE)
 

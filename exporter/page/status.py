@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from exporter.models import ConfigurationState, View
+from exporter.page.environment import ENVIRONMENT
 from exporter.page.navigation import build_pages, parse_selection
 from exporter.page.notices import build_notices
 from exporter.page.policy import content_security_policy
@@ -27,17 +26,11 @@ from exporter.page.words import build_moment, format_duration
 OLD_AFTER_SECONDS = 300.0
 _MOST_NOTICES = 6
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("exporter.page", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
+_STYLE = ENVIRONMENT.get_template("status.css").render()
+_TEMPLATE = ENVIRONMENT.get_template(
+    "status.html",
+    globals={"style": _STYLE, "picture_width": WIDTH, "most_notices": _MOST_NOTICES},
 )
-_STYLE = _ENVIRONMENT.get_template("status.css").render()
-_ENVIRONMENT.globals.update(style=_STYLE, picture_width=WIDTH, most_notices=_MOST_NOTICES)
-_TEMPLATE = _ENVIRONMENT.get_template("status.html")
 _ICON_COLOURS: Mapping[Severity, str] = {
     Severity.CRITICAL: "#d92d20",
     Severity.WARNING: "#e08a00",

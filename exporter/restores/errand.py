@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporter.transport.backoff import minutes_doubling
 from exporter.transport.spread import next_due
-
-# What has failed is tried again after so long, then twice as long, up to the interval.
-_AGAIN_SECONDS = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class Errand:
-    """Due at once at first, and then once in each interval, when `key` says so."""
+    """Due at once at first, and then once in each interval, when `key` says so.
+
+    What has failed is tried again after a minute, then twice as long, up to the interval.
+    """
 
     key: Sequence[str]
     interval: float
@@ -28,7 +29,7 @@ class Errand:
         self.due_at = next_due(self.key, now, self.interval)
         self.failures = 0 if succeeded else self.failures + 1
         if not succeeded:
-            wait = _AGAIN_SECONDS * 2.0 ** min(self.failures - 1, 16)
+            wait = minutes_doubling(self.failures)
             self.due_at = min(self.due_at, now + wait) if wait < self.interval else self.due_at
 
     def adopt(self, previous: "Errand", now: float) -> None:

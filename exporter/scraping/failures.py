@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from exporter.errors import ApiError, DeadlineError, Reason
+from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
 from exporter.models import Failure, Progress
 from exporter.transport.query import Query
 
@@ -65,10 +65,9 @@ NO_TIME = Failure(
 )
 
 
-def mistake(exception: Exception) -> Failure:
+def mistake(exception: Exception) -> BadResponseError:
     """A mistake of ours fails one instance like an answer that makes no sense."""
-    return Failure(
-        Reason.BAD_RESPONSE,
+    return BadResponseError(
         f"a mistake in the exporter: {type(exception).__name__}",
-        "please report it with the log's traceback",
+        hint="please report it with the log's traceback",
     )

@@ -73,7 +73,7 @@ class InFlightQuery:
         except Exception as exc:
             log.exception("query broke", project=of.project_id, instance=of.instance_id)
             meter.count_error(Reason.BAD_RESPONSE)
-            self.outcome = mistake(exc)
+            self.outcome = Failure.of(mistake(exc))
         finally:
             self.end()
 

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import structlog
 
-from exporter.errors import ApiError, BadResponseError
+from exporter.errors import ApiError
 from exporter.models import Failure, Instance
-from exporter.scraping.failures import failure_of
+from exporter.scraping.failures import failure_of, mistake
 from exporter.transport.backoff import backoff_seconds
 from exporter.transport.query import Meter, Query, Share
 
@@ -65,10 +65,7 @@ class WindowListing:
             self._fail(failure_of(exc, redact), exc, of)
         except Exception as exc:
             log.exception("listing broke", project=of.project_id, instance=of.id)
-            error = BadResponseError(
-                f"a mistake in the exporter: {type(exc).__name__}",
-                hint="please report it with the log's traceback",
-            )
+            error = mistake(exc)
             query.count_error(error.reason)
             error.counted = True
             self._fail(failure_of(error, redact), error, of)

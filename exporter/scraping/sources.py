@@ -235,7 +235,7 @@ class Sources:
             window.known.fail(self._explain(exc, meter))
         except Exception as exc:
             log.exception("refresh broke", project=instance.project_id, instance=instance.id)
-            window.known.fail(mistake(exc))
+            window.known.fail(Failure.of(mistake(exc)))
         finally:
             window.errand.task = None
         now = self._now(instance.project_id)
@@ -256,7 +256,7 @@ class Sources:
         except Exception as exc:
             log.exception("refresh broke", project=project_id)
             for id_ in meters:
-                listing.known(id_).fail(mistake(exc))
+                listing.known(id_).fail(Failure.of(mistake(exc)))
         finally:
             listing.errand.task = None
         listing.errand.done(self._now(project_id), succeeded=succeeded)

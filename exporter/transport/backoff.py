@@ -23,6 +23,11 @@ def retry_seconds(attempt: int, retry_after: float | None, *, jitter: Jitter) ->
     return max(step, retry_after or 0.0)
 
 
+def minutes_doubling(failures: int) -> float:
+    """Seconds until what failed so many times in a row is due again: one minute, two, four..."""
+    return 60.0 * 2.0 ** min(failures - 1, 16)
+
+
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
     """Seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3), else None."""
     if not value:

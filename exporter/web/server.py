@@ -2,7 +2,7 @@
 
 uvicorn parses and answers HTTP. What it leaves open is beside it: sockets (`listener`), accepting
 (`acceptor`), time-outs for slow clients (`connection`), TLS whose certificate follows its file
-(`tls`), and signals (`signals`).
+(`tls_transport`, `live_config`), and signals (`signals`).
 """
 
 import asyncio

@@ -2,18 +2,14 @@
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
 import structlog.testing
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.typing import EventDict
 
-from exporter.backups.resync import next_resync
 from exporter.errors import ApiError, Reason, UnavailableError
-from exporter.models import Backup, InstanceKey
+from exporter.models import Backup
 from exporter.transport.query import Query
 from tests.backups.fake_api import (
     SIX_HOURS,
@@ -93,33 +89,6 @@ async def test_a_resync_that_fails_is_still_due_and_goes_on_from_its_pages() -> 
     await sync.list_window(Query())
     assert api.requests() < 7
     assert not sync.is_listing_due()
-
-
-def test_resyncs_are_spread_evenly_and_at_most_an_interval_away() -> None:
-    due = [
-        next_resync(InstanceKey("project", f"instance-{number}"), NOON, SIX_HOURS) - NOON
-        for number in range(6000)
-    ]
-    assert min(due) > 0
-    assert max(due) <= SIX_HOURS
-    buckets = Counter(int(seconds // 600) for seconds in due)
-    assert sorted(buckets) == list(range(36))
-    # 6000 in 36 parts: 167 each, give or take four standard deviations.
-    assert all(115 <= count <= 219 for count in buckets.values())
-
-
-@given(
-    number=st.integers(0, 10**6),
-    now=st.floats(1e9, 4e9),
-    interval=st.floats(1.0, 732 * DAY),
-)
-def test_a_resync_is_always_ahead_and_then_due_again_an_interval_later(
-    number: int, now: float, interval: float
-) -> None:
-    key = InstanceKey("project", str(number))
-    first = next_resync(key, now, interval)
-    assert now < first <= now + interval + 1e-5
-    assert next_resync(key, first, interval) - first == pytest.approx(interval, abs=1e-5)
 
 
 async def test_an_incomplete_listing_is_read_again_soon_but_ever_more_rarely() -> None:

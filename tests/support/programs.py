@@ -134,21 +134,8 @@ def running_exporter(folder: Path, config: str, *arguments: str) -> Iterator[str
     """The exporter in a process of its own; gives its address."""
     path = folder / "config.yaml"
     path.write_text(config)
-    port = free_port()
-    log = folder / "exporter.log"
-    with running(
-        sys.executable,
-        "-m",
-        "exporter",
-        "--config.file",
-        str(path),
-        "--web.listen-address",
-        f"127.0.0.1:{port}",
-        *arguments,
-        log=log,
-    ) as process:
-        address = f"http://127.0.0.1:{port}"
-        until_ready(process, address, log)
+    command = (sys.executable, "-m", "exporter")
+    with _listening(*command, *arguments, config=path, log=folder / "exporter.log") as address:
         yield address
 
 
@@ -157,18 +144,13 @@ def running_prometheus(folder: Path, config: str) -> Iterator[str]:
     """A real Prometheus with a configuration; gives its address."""
     path = folder / "prometheus.yml"
     path.write_text(config)
-    port = free_port()
-    log = folder / "prometheus.log"
-    with running(
+    with _listening(
         require("prometheus"),
-        f"--config.file={path}",
-        f"--web.listen-address=127.0.0.1:{port}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         "--web.enable-lifecycle",
-        log=log,
-    ) as process:
-        address = f"http://127.0.0.1:{port}"
-        until_ready(process, address, log)
+        config=path,
+        log=folder / "prometheus.log",
+    ) as address:
         yield address
 
 
@@ -177,17 +159,23 @@ def running_alertmanager(folder: Path, config: str) -> Iterator[str]:
     """A real Alertmanager, alone, with a configuration; gives its address."""
     path = folder / "alertmanager.yml"
     path.write_text(config)
-    port = free_port()
-    log = folder / "alertmanager.log"
-    with running(
+    with _listening(
         # Debian's name, else that of its makers
         shutil.which("prometheus-alertmanager") or require("alertmanager"),
-        f"--config.file={path}",
         f"--storage.path={folder / 'alertmanager'}",
-        f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",
-        log=log,
-    ) as process:
+        config=path,
+        log=folder / "alertmanager.log",
+    ) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _listening(*command: str, config: Path, log: Path) -> Iterator[str]:
+    """A program that takes the flags of Prometheus' family, once it is ready; gives its address."""
+    port = free_port()
+    flags = (f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}")
+    with running(*command, *flags, log=log) as process:
         address = f"http://127.0.0.1:{port}"
         until_ready(process, address, log)
         yield address
