@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 async def scrape_once(exporter: Exporter, options: argparse.Namespace) -> bool:
     """The result on stdout, progress on stderr where that is a terminal; whether all succeeded."""
     scraper = exporter.scraper
-    scraping = asyncio.create_task(scraper.scrape(scraper.config.scrape.timeout))
+    scraping = asyncio.create_task(scraper.scrape(scraper.config.scrape.timeout, patient=True))
     if sys.stderr.isatty():
         await show_progress(exporter, scraping)
     snapshot = await scraping
