@@ -25,6 +25,10 @@ _ROWS_BESIDE = 500
 FetchPage = Callable[[int], Awaitable[Page]]
 
 
+class EndlessListingError(BadResponseError):
+    """More rows have come than there can be, or than are worth reading."""
+
+
 class Client(Protocol):
     """What is needed of the API's client."""
 
@@ -40,6 +44,7 @@ class Listing:
     begin: float
     end: float
     started: float
+    limit: float = math.inf  # more rows are not worth reading
     pages: dict[int, Page] = field(default_factory=dict)
     total_count: int | None = None  # as the answer that came last says
     _totals: set[int | None] = field(default_factory=set)  # all that the pages' answers said
@@ -61,7 +66,8 @@ class Listing:
         """
         seconds = self.end - self.begin
         announced = 2.0 * (self.total_count or 0)
-        return min(max(seconds / _SECONDS_A_ROW, announced), seconds) + _ROWS_BESIDE
+        possible = min(max(seconds / _SECONDS_A_ROW, announced), seconds) + _ROWS_BESIDE
+        return min(possible, self.limit)
 
     def restart(self) -> None:
         self.pages.clear()
@@ -92,7 +98,7 @@ class Listing:
             rows, seconds = len(self._ids), self.end - self.begin
             announced = "none" if self.total_count is None else self.total_count
             self.restart()
-            raise BadResponseError(
+            raise EndlessListingError(
                 f"the listing does not end: {rows} backups of {seconds / 3600:.0f} hours have come,"
                 f" total_count is {announced}"
             )

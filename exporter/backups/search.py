@@ -4,7 +4,13 @@ import enum
 import itertools
 from collections.abc import Iterable, Sequence
 
-from exporter.backups.listing import PAGE_ROWS, PAGE_STEP, Lister, Listing
+from exporter.backups.listing import (
+    PAGE_ROWS,
+    PAGE_STEP,
+    EndlessListingError,
+    Lister,
+    Listing,
+)
 from exporter.backups.window import LISTING_MARGIN_SECONDS, SECOND
 from exporter.errors import BadResponseError
 from exporter.models import Backup, Page
@@ -143,12 +149,18 @@ class _Search:
         return len(last.rows) == total - offset and (ascending or total <= PAGE_ROWS + PAGE_STEP)
 
     async def _read_all(self, total: int | None) -> bool:
-        """Look at all rows, if they are not too many. True if they match the API's total_count."""
-        if total is None or total > _MOST_ROWS_READ:
+        """Look at all rows, if they are not too many. True if they are as many as the API says.
+
+        Where it does not say, they end with a page that is not full, as in any listing.
+        """
+        if total is not None and total > _MOST_ROWS_READ:
             return False
-        listed, complete = await self._lister.list_all(
-            Listing(self._begin, self._end, started=self._before)
-        )
-        if complete:
-            self._look_at(list(listed.rows.values()))
-        return complete
+        listing = Listing(self._begin, self._end, started=self._before, limit=_MOST_ROWS_READ)
+        try:
+            listed, complete = await self._lister.list_all(listing)
+        except EndlessListingError:
+            return False
+        if not complete and (listing.total_count is not None or not listing.agrees or listed.moved):
+            return False
+        self._look_at(list(listed.rows.values()))
+        return True

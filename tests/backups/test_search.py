@@ -304,18 +304,41 @@ async def test_a_finished_backup_behind_many_that_run_is_found() -> None:
     assert len({query for _, query in api.asked_for}) == 1
 
 
-@pytest.mark.parametrize(
-    "total", [lambda total: None, lambda total: total + 1, lambda total: 1_001 if total else 0]
-)
+@pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
+async def test_behind_many_that_run_all_is_read_where_no_total_is_told(order: str) -> None:
+    stuck = [Backup(f"stuck-{n}", NOON - 5 * DAY, None, 0.0) for n in range(200)]
+    api = FakeApi([*stuck, *make_rows(3, last_age=3 * DAY)], order=order)
+    api.total = lambda total: None
+    assert (await refresh(make_sync(api))).latest_end == NOON - 3 * DAY
+
+
+async def test_fifty_that_run_and_nothing_else_are_no_failure_where_no_total_is_told() -> None:
+    """A page of just 50 proves nothing, so the search must look behind it."""
+    running = [Backup(f"r-{n}", NOON - 60.0 * n, None, 0.0) for n in range(50)]
+    api = FakeApi(running)
+    api.total = lambda total: None
+    reading = await refresh(make_sync(api))
+    assert (reading.count, reading.latest_end) == (50, None)
+
+
+@pytest.mark.parametrize("total", [lambda total: total + 1, lambda total: 1_001 if total else 0])
 async def test_what_lies_behind_many_that_run_is_not_guessed(
     total: Callable[[int], int | None],
 ) -> None:
-    """Where their number is not known, or too large: absent rather than wrong."""
+    """Where their number is not right, or too large: absent rather than wrong."""
     stuck = [Backup(f"stuck-{n}", NOON - 5 * DAY, None, 0.0) for n in range(200)]
     api = FakeApi([*stuck, *make_rows(3, last_age=3 * DAY)], order="ascending")
     api.total = total
     with pytest.raises(BadResponseError, match="could not be found"):
         await refresh(make_sync(api))
+
+
+async def test_without_a_total_no_more_running_backups_are_read_than_are_worth_it() -> None:
+    api = FakeApi([Backup(f"stuck-{n}", NOON - 5 * DAY, None, 0.0) for n in range(50_000)])
+    api.total = lambda total: None
+    with pytest.raises(BadResponseError, match="could not be found"):
+        await refresh(make_sync(api))
+    assert api.requests() <= 2 + 22
 
 
 async def test_more_running_backups_than_are_worth_reading_fail_the_search() -> None:
