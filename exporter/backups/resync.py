@@ -7,13 +7,14 @@ import structlog
 
 from exporter.errors import ApiError, Reason
 from exporter.models import Instance, Overdue
-from exporter.transport.backoff import minutes_doubling
+from exporter.transport.backoff import doubled
 from exporter.transport.spread import next_due
 
 log = structlog.get_logger(__name__)
 
 # Overdue by so many intervals the numbers are no longer believed.
 _INTERVALS_BELIEVED = 3
+_AGAIN_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class Retry:
 
     @property
     def wait(self) -> float:
-        return min(minutes_doubling(self.failures), self.longest)
+        return doubled(_AGAIN_SECONDS, self.failures, cap=self.longest)
 
     def is_due(self, now: float) -> bool:
         return not 0 <= now - self.failed_at < self.wait

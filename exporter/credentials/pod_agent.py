@@ -10,11 +10,12 @@ from exporter.credentials.pod_identity import NOT_IN_SUCH_A_POD
 from exporter.credentials.temporary_keys import parse_temporary_keys
 from exporter.credentials.values import Keys
 from exporter.errors import AuthError, Reason
+from exporter.transport.permissions import LIST_BACKUPS
 
 _TIMEOUT_SECONDS = 5.0
 _ASSOCIATE = (
-    "associate an agency that may list backups (gaussdbformysql:backup:list) with the pod's service"
-    " account: CCE console, Pod Identity"
+    "associate an agency that may list backups with the pod's service account (CCE"
+    f" console, Pod Identity): {LIST_BACKUPS}"
 )
 
 

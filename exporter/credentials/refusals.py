@@ -11,6 +11,7 @@ from exporter.config.durations import format_duration
 from exporter.credentials.trust import KEYS_LAST_SECONDS, Trust
 from exporter.credentials.turns import Turn
 from exporter.errors import AuthError, Reason
+from exporter.transport.backoff import doubled
 
 log = structlog.get_logger(__name__)
 
@@ -104,8 +105,8 @@ class Refusals:
         if back_off.until > now:
             return  # one of several that were refused together
         self._forget_the_oldest()
-        wait = min(_BACKOFF_CAP_SECONDS, _BACKOFF_SECONDS * 2.0**back_off.refused)
-        back_off.refused = min(back_off.refused + 1, 16)
+        back_off.refused += 1
+        wait = doubled(_BACKOFF_SECONDS, back_off.refused, cap=_BACKOFF_CAP_SECONDS)
         back_off.until, back_off.error = now + wait, error
         self._refused_to[secret, project] += 1
         log.warning(

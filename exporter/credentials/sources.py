@@ -16,6 +16,7 @@ from exporter.credentials.refusals import NotAskedError, Refusals
 from exporter.credentials.trust import Trust
 from exporter.credentials.values import Keys, T, Token
 from exporter.errors import ApiError, AuthError, LoginError
+from exporter.transport.backoff import doubled
 
 log = structlog.get_logger(__name__)
 
@@ -261,9 +262,9 @@ class RenewedSource(Generic[T]):
     def _note_fault(self, error: ApiError) -> LoginError:
         """No answer to the login, or none that makes sense: it is tried again soon."""
         self._fault = LoginError.of(error)
-        wait = min(_FAULT_CAP_SECONDS, _FAULT_SECONDS * 2.0**self._faults)
+        self._faults += 1
+        wait = doubled(_FAULT_SECONDS, self._faults, cap=_FAULT_CAP_SECONDS)
         wait = max(wait, min(error.retry_after or 0.0, _RETRY_AFTER_CAP_SECONDS))
-        self._faults = min(self._faults + 1, 16)
         self._asks_again_at = asyncio.get_running_loop().time() + wait
         log.warning(
             "login failed",

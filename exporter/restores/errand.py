@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.transport.backoff import minutes_doubling
+from exporter.transport.backoff import doubled
 from exporter.transport.spread import next_due
+
+_AGAIN_SECONDS = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +31,7 @@ class Errand:
         self.due_at = next_due(self.key, now, self.interval)
         self.failures = 0 if succeeded else self.failures + 1
         if not succeeded:
-            wait = minutes_doubling(self.failures)
+            wait = doubled(_AGAIN_SECONDS, self.failures)
             self.due_at = min(self.due_at, now + wait) if wait < self.interval else self.due_at
 
     def adopt(self, previous: "Errand", now: float) -> None:

@@ -1,6 +1,7 @@
 """How long to wait before another try: what the answer names, else a random time that doubles."""
 
 import email.utils
+import math
 import re
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ _POLICY_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 def backoff_seconds(attempt: int, *, base: float, cap: float, jitter: Jitter) -> float:
     """Full jitter: anything up to base x 2^attempt, at most `cap`."""
-    return jitter(0.0, min(cap, base * 2.0 ** min(attempt, 32)))
+    return jitter(0.0, doubled(base, attempt + 1, cap=cap))
 
 
 def retry_seconds(attempt: int, retry_after: float | None, *, jitter: Jitter) -> float:
@@ -23,9 +24,9 @@ def retry_seconds(attempt: int, retry_after: float | None, *, jitter: Jitter) ->
     return max(step, retry_after or 0.0)
 
 
-def minutes_doubling(failures: int) -> float:
-    """Seconds until what failed so many times in a row is due again: one minute, two, four..."""
-    return 60.0 * 2.0 ** min(failures - 1, 16)
+def doubled(seconds: float, failures: int, *, cap: float = math.inf) -> float:
+    """How long what has failed so many times in a row waits: `seconds`, twice, four times..."""
+    return min(cap, seconds * 2.0 ** min(failures - 1, 16))
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
