@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from exporter.simulator.cloud import find_schedule
+from exporter.simulator.cloud import find_instance, find_schedule
 from exporter.simulator.faults import Fault
+from exporter.simulator.full_backups import make_full_backup_by_hand
 from exporter.simulator.gateway import Gateway, Operation
 from exporter.simulator.knobs import Knobs, RateLimit
 
@@ -26,6 +27,7 @@ class Control:
             Route("/_simulator/faults", self._change_faults, methods=["POST"]),
             Route("/_simulator/stop-backups", self._change_backups, methods=["POST"]),
             Route("/_simulator/resume-backups", self._change_backups, methods=["POST"]),
+            Route("/_simulator/full-backups", self._add_full_backup, methods=["POST"]),
             Route("/_simulator/revoke-tokens", self._revoke_tokens, methods=["POST"]),
             Route("/_simulator/end-agency-keys", self._end_agency_keys, methods=["POST"]),
             Route("/_simulator/agencies", self._change_agency, methods=["POST"]),
@@ -46,7 +48,7 @@ class Control:
             self._gateway.clear_faults()
             return Response(status_code=204)
         try:
-            fault = Fault(**asked.pop("fault"))
+            fault = Fault(**_with_bytes(asked.pop("fault")))
             if asked.get("operation") not in (None, *get_args(Operation)):
                 raise ValueError(f"operation: one of {', '.join(get_args(Operation))}")
             self._gateway.add_fault(fault, **asked)
@@ -61,6 +63,18 @@ class Control:
             return JSONResponse({"problem": str(problem)}, 400)
         change = schedule.stop if "stop" in request.url.path else schedule.resume
         change(self._gateway.clock())
+        return Response(status_code=204)
+
+    async def _add_full_backup(self, request: Request) -> Response:
+        """{"instance_id": ..., "status": "COMPLETED"}: one by hand, which has just ended."""
+        asked = await request.json()
+        try:
+            instance = find_instance(self._gateway.projects, asked["instance_id"])
+            number, status = len(instance.full_backups), asked.get("status", "COMPLETED")
+            full = make_full_backup_by_hand(number, self._gateway.clock(), status)
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            return JSONResponse({"problem": str(problem)}, 400)
+        instance.full_backups.append(full)
         return Response(status_code=204)
 
     async def _revoke_tokens(self, request: Request) -> Response:
@@ -95,6 +109,12 @@ class Control:
                 "requests": [dataclasses.asdict(record) for record in kept],
             }
         )
+
+
+def _with_bytes(fault: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A body is text in JSON."""
+    body = fault.get("body")
+    return {**fault, "body": body.encode()} if isinstance(body, str) else fault
 
 
 def change_knobs(knobs: Knobs, changes: Mapping[str, Any]) -> Knobs:

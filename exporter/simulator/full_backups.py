@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import floor
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from exporter.simulator.schedule import fraction, mixed
 
@@ -41,6 +41,20 @@ class SimulatedFullBackup:
 
     def shown_status(self, now: float) -> str:
         return "BUILDING" if self.is_running(now) else self.status
+
+
+def make_full_backup_by_hand(number: int, now: float, status: str) -> SimulatedFullBackup:
+    """One that has just ended; ValueError if it cannot have ended so."""
+    if status not in get_args(FullStatus):
+        raise ValueError(f"status {status!r}: one of {', '.join(get_args(FullStatus))}")
+    return SimulatedFullBackup(
+        f"{mixed(number, floor(now), 10):016x}{mixed(number, floor(now), 11):016x}br07",
+        now - 1,
+        now,
+        backup_type="manual",
+        status=cast(FullStatus, status),
+        name=f"by-hand-{number}",
+    )
 
 
 @dataclass(slots=True, eq=False)

@@ -3,18 +3,11 @@
 What is watched is real too: the exporter on the simulator, each a process of its own.
 """
 
-import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from queue import Empty, Queue
-from typing import Any
 
 import pytest
 import yaml
@@ -26,24 +19,13 @@ from exporter.simulator import (
     DEMO_REGION,
     DEMO_USER,
 )
+from tests.support.alerting import EXAMPLES, RULES, Pipeline, running_pipeline, shorten_alerts
 from tests.support.paths import ROOT
-from tests.support.programs import (
-    eventually,
-    post,
-    query,
-    require,
-    running_alertmanager,
-    running_exporter,
-    running_prometheus,
-    running_simulator,
-)
+from tests.support.programs import query, require
 
 pytestmark = pytest.mark.e2e
 
-RULES = ROOT / "helm/gaussdb-mysql-backup-exporter/files/alerts.yaml"
 UNIT_TESTS = sorted((ROOT / "tests/helm/rules").glob("*.yaml"))
-EXAMPLES = ROOT / "docs/examples"
-PATIENCE_SECONDS = 60.0
 
 
 def run_program(*command: str) -> None:
@@ -150,53 +132,6 @@ BILLING = f"{1:032x}in07"
 STALE_AFTER_SECONDS = 5
 
 
-class Receiver:
-    """What Alertmanager sent, alert by alert."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self._alerts: Queue[dict[str, Any]] = Queue()
-
-    def take_notification(self, body: bytes) -> None:
-        for alert in json.loads(body)["alerts"]:
-            self._alerts.put(alert)
-
-    def next_alert(self) -> dict[str, Any]:
-        try:
-            return self._alerts.get(timeout=PATIENCE_SECONDS)
-        except Empty:
-            pytest.fail(f"no notification within {PATIENCE_SECONDS:.0f} s")
-
-    def is_empty(self) -> bool:
-        return self._alerts.empty()
-
-
-@contextmanager
-def receiving() -> Iterator[Receiver]:
-    """A webhook on loopback."""
-    receiver = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            receiver.take_notification(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet: the output belongs to pytest."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        receiver.url = f"http://127.0.0.1:{server.server_address[1]}/"
-        yield receiver
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def exporter_config(simulator: str) -> str:
     return f"""
 defaults: {{lookback: 5m, stale_after: {STALE_AFTER_SECONDS}s}}
@@ -217,78 +152,13 @@ projects:
 """
 
 
-def alertmanager_config(receiver: Receiver) -> str:
-    """The shipped example, but for the address, and for the waiting that collects alerts."""
-    config = yaml.safe_load((EXAMPLES / "alertmanager.yml").read_text())
-    config["route"] |= {"group_wait": "0s", "group_interval": "1s"}
-    (webhook,) = config["receivers"][0]["webhook_configs"]
-    webhook["url"] = receiver.url
-    return yaml.safe_dump(config)
-
-
-def prometheus_config(exporter: str, alertmanager: str, rules: Path) -> str:
-    """The shipped example, but for addresses and intervals."""
-    config = yaml.safe_load((EXAMPLES / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(rules)]
-    (to,) = config["alerting"]["alertmanagers"][0]["static_configs"]
-    to["targets"] = [alertmanager.removeprefix("http://")]
-    (job,) = config["scrape_configs"]
-    assert job["honor_labels"] is True
-    job["scrape_timeout"] = "1s"
-    (of,) = job["static_configs"]
-    of["targets"] = [exporter.removeprefix("http://")]
-    return yaml.safe_dump(config)
-
-
-def shorten_stale_alert(folder: Path) -> Path:
-    """The shipped rules, but for the `for` of the stale alert: 1 s, not 5 minutes."""
-    document = yaml.safe_load(RULES.read_text())
-    (stale,) = (
-        rule
-        for rule in document["groups"][0]["rules"]
-        if rule.get("alert") == "GaussDBMySQLBackupStale"
-    )
-    stale["for"] = "1s"
-    path = folder / "alerts.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """From the cloud to the person on call."""
-
-    simulator: str
-    prometheus: str
-    receiver: Receiver
-
-    def control(self, command: str, document: object) -> None:
-        post(f"{self.simulator}/_simulator/{command}", document)
-
-    def wait_for(self, expression: str) -> None:
-        eventually(
-            lambda: query(self.prometheus, expression) or None,
-            seconds=PATIENCE_SECONDS,
-            what=expression,
-        )
-
-
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    rules = shorten_alerts(tmp_path, {"GaussDBMySQLBackupStale": "1s"})
     # A backup each second. No more of them than two pages: a scrape reads the last hour.
     arguments = ("--instances", "2", "--every", "1", "--backups-per-instance", "90")
-    rules = shorten_stale_alert(tmp_path)
-    with (
-        receiving() as receiver,
-        running_simulator(tmp_path, *arguments) as simulator,
-        running_exporter(tmp_path, exporter_config(simulator)) as exporter,
-        running_alertmanager(tmp_path, alertmanager_config(receiver)) as alertmanager,
-        running_prometheus(
-            tmp_path, prometheus_config(exporter, alertmanager, rules)
-        ) as prometheus,
-    ):
-        yield Pipeline(simulator, prometheus, receiver)
+    with running_pipeline(tmp_path, exporter_config, rules, *arguments) as running:
+        yield running
 
 
 def test_stale_alert_reaches_the_receiver_and_resolves_when_backups_resume(

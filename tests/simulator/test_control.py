@@ -110,6 +110,35 @@ async def test_control_stops_and_resumes_backups() -> None:
     assert (await command(simulator, "stop-backups", {"instance_id": "x"})).status_code == 400
 
 
+async def test_control_makes_full_backups_by_hand() -> None:
+    simulator = make_controlled()
+    since = len(simulator.full_backups(DEMO_PROJECT_ID, CONTROLLED, NOON))
+
+    await command(simulator, "full-backups", {"instance_id": CONTROLLED, "status": "FAILED"})
+    await command(simulator, "full-backups", {"instance_id": CONTROLLED})
+
+    written = simulator.instance(CONTROLLED).full_backups
+    assert [(full.status, full.backup_type, full.end) for full in written] == [
+        ("FAILED", "manual", NOON),
+        ("COMPLETED", "manual", NOON),
+    ]
+    assert len({full.id for full in simulator.full_backups(DEMO_PROJECT_ID, CONTROLLED, NOON)}) == (
+        since + 2
+    )
+    for wrong in ({}, {"instance_id": "x"}, {"instance_id": CONTROLLED, "status": "ODD"}, []):
+        assert (await command(simulator, "full-backups", wrong)).status_code == 400
+
+
+async def test_control_answers_in_the_words_of_a_fault() -> None:
+    simulator = make_controlled()
+    fault = {"body": '{"restore_times": []}'}
+    await command(
+        simulator, "faults", {"fault": fault, "operation": "show_restore_time", "times": None}
+    )
+    path = f"/v3/{DEMO_PROJECT_ID}/instances/{CONTROLLED}/restore-time"
+    assert (await fetch(simulator, path)).json() == {"restore_times": []}
+
+
 async def test_control_revokes_tokens() -> None:
     simulator = make_controlled()
     await command(simulator, "revoke-tokens")
