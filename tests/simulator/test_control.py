@@ -4,7 +4,7 @@ import asyncio
 import math
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import pytest
@@ -125,8 +125,10 @@ async def test_control_makes_full_backups_by_hand() -> None:
     assert len({full.id for full in simulator.full_backups(DEMO_PROJECT_ID, CONTROLLED, NOON)}) == (
         since + 2
     )
-    for wrong in ({}, {"instance_id": "x"}, {"instance_id": CONTROLLED, "status": "ODD"}, []):
-        assert (await command(simulator, "full-backups", wrong)).status_code == 400
+    odd = {"instance_id": CONTROLLED, "status": "ODD"}
+    wrong: Sequence[object] = ({}, {"instance_id": "x"}, odd, [])
+    for asked in wrong:
+        assert (await command(simulator, "full-backups", asked)).status_code == 400
 
 
 async def test_control_answers_in_the_words_of_a_fault() -> None:
