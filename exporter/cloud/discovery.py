@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -181,6 +181,10 @@ class Discovery:
                 kept_instances=len(self.found.monitored),
             )
         self.success, self.error = False, exc
+        # The instances are kept; what was told of each is old now, and may be wrong.
+        if any(each.status or each.keep_days is not None for each in self._listed):
+            self._listed = [replace(each, status="", keep_days=None) for each in self._listed]
+            self._choose()
 
     async def _fetch_all(self) -> list[FoundInstance]:
         try:

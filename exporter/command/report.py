@@ -133,6 +133,7 @@ def _restore_facts(result: InstanceResult) -> dict[str, Any]:
         facts["restore_window"] = {
             "restorable_until": _time(window.until) if window is not None else None,
             "restorable_since": _time(window.since) if window is not None else None,
+            "restorable_oldest": _time(window.oldest) if window is not None else None,
             "ranges": len(window.ranges) if window is not None else None,
             "max_gap_seconds": window.max_gap_seconds if window is not None else None,
             "failure": _failure_facts(asked.failure),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from exporter.errors import Reason
 from exporter.models import ConfigurationState, InstanceResult, Source
 from exporter.page.causes import group_causes
 from exporter.page.projects import Project
@@ -10,6 +11,8 @@ from exporter.page.troubles import Trouble, build_trouble, runbook_href, shorten
 from exporter.page.words import build_moment, format_count, format_duration
 
 _LISTED = 5
+# Whatever is asked, these are troubles of the whole project.
+_OWN_RUNBOOKS = {Reason.AUTH, Reason.THROTTLED}
 _SOURCES = {
     Source.RESTORE_WINDOW: "The restore window",
     Source.FULL_BACKUPS: "The full backups",
@@ -134,21 +137,24 @@ def _notice_project(project: Project) -> Iterator[Notice]:
 def _notice_source(source: Source, results: Sequence[InstanceResult]) -> Iterator[Notice]:
     """What cannot be read beside the backups, once for each cause.
 
-    Not of an instance that fails itself: its row says why.
+    Not of an instance that fails itself for the same reason: its row says why.
     """
     failing = (
         replace(result, failure=asked.failure)
         for result in results
-        if result.failure is None
-        and (asked := result.sources.get(source)) is not None
+        if (asked := result.sources.get(source)) is not None
         and asked.failure is not None
+        and (result.failure is None or result.failure.reason is not asked.failure.reason)
     )
     for cause in group_causes(failing):
         instances = format_count(len(cause.results), "instance")
         yield Notice(
             f"{_SOURCES[source]} of {instances} cannot be read:",
             cause.names,
-            trouble=build_trouble(cause.failure),
+            trouble=build_trouble(
+                cause.failure,
+                runbook="" if cause.reason in _OWN_RUNBOOKS else "GaussDBMySQLBackupSourceFailing",
+            ),
         )
 
 

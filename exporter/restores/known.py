@@ -32,6 +32,11 @@ class Known(Generic[T]):
     def fail(self, failure: Failure) -> None:
         self.reading, self.failure = None, failure
 
+    def excuse(self, failure: Failure) -> None:
+        """Say why there is nothing to say, where that is so."""
+        if self.reading is None:
+            self.failure = failure
+
     def is_wanting(self, now: float, interval: float) -> bool:
         """Whether there is nothing to say, and no failure that explains it."""
         return self.failure is None and (

@@ -59,6 +59,15 @@ class FullBackupsSource:
             self.errand.task is None and any(id_ not in self._known for id_ in wanted)
         )
 
+    def excuse(self, wanted: Iterable[str], failure: Failure) -> None:
+        """Say why there is nothing to say of these, where that is so."""
+        for id_ in wanted:
+            self._known.setdefault(id_, Known()).excuse(failure)
+
+    def fail(self, wanted: Iterable[str], failure: Failure) -> None:
+        for id_ in wanted:
+            self._known.setdefault(id_, Known()).fail(failure)
+
     async def refresh(
         self, wanted: Sequence[str], query_of: Callable[[str], Query], explain: Explain
     ) -> bool:
@@ -76,8 +85,7 @@ class FullBackupsSource:
             self._few = len(wanted)
             await self._list_each(wanted, query_of, explain)
         except (ApiError, DeadlineError) as exc:
-            for known in self._known.values():
-                known.fail(explain(exc))
+            self.fail(wanted, explain(exc))
         return all(known.failure is None for known in self._known.values())
 
     async def _list_project(self, wanted: Sequence[str], query: Query) -> None:
@@ -89,7 +97,8 @@ class FullBackupsSource:
                 raise _TooLongError
             return page
 
-        rows = await read_pages(fetch, what="full backups", most=_MOST_ROWS)
+        with query.until_deadline():
+            rows = await read_pages(fetch, what="full backups", most=_MOST_ROWS)
         by_instance: dict[str, list[Row]] = {}
         for row in rows.values():
             by_instance.setdefault(row.instance_id, []).append(row)
@@ -116,7 +125,8 @@ class FullBackupsSource:
                     raise BadResponseError("the listing has full backups of another instance")
             return page
 
-        return (await read_pages(fetch, what="full backups", most=_MOST_ROWS)).values()
+        with query.until_deadline():
+            return (await read_pages(fetch, what="full backups", most=_MOST_ROWS)).values()
 
     def _learn(self, instance_id: str, rows: Iterable[Row], started: float) -> None:
         known, readable = self._known[instance_id], []

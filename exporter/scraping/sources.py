@@ -1,8 +1,9 @@
 """What is asked beside the incremental backups: restore windows, and the projects' full backups."""
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -34,6 +35,13 @@ _STARTED_AT_ONCE = 20
 _AFTER_ALL_OTHERS = 2**40
 # What a refresh may wait for: its turn in the limits, the end of a silence.
 _PATIENCE_SECONDS = 300.0
+
+
+_NOT_ASKED = Failure(
+    Reason.DEADLINE,
+    f"not asked for {_PATIENCE_SECONDS:.0f} s: queries of incremental backups go first",
+    "raise api.rate_limit, or use shards",
+)
 
 
 class SourceResults(NamedTuple):
@@ -215,6 +223,21 @@ class Sources:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    @contextlib.asynccontextmanager
+    async def _turn(
+        self, project_id: str, excuse: Callable[[Failure], None]
+    ) -> AsyncIterator[None]:
+        """Wait for a turn, however long: who never gets one would lose the place at each try.
+        After a while `excuse` is told why there is no answer."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(_PATIENCE_SECONDS, excuse, _NOT_ASKED)
+        try:
+            async with self._turns[project_id].turn():
+                timer.cancel()
+                yield
+        finally:
+            timer.cancel()
+
     def _query(self, meter: Meter) -> Query:
         return Query(
             deadline=asyncio.get_running_loop().time() + _PATIENCE_SECONDS,
@@ -227,7 +250,7 @@ class Sources:
         self, instance: Instance, window: RestoreWindowSource, meter: Meter
     ) -> None:
         try:
-            async with self._turns[instance.project_id].turn():
+            async with self._turn(instance.project_id, window.known.excuse):
                 query = self._query(meter)
                 with query.until_deadline():
                     await window.refresh(query)
@@ -247,7 +270,7 @@ class Sources:
         meters = {each.id: self._entry(each).meter for each in wanted}
         succeeded = False
         try:
-            async with self._turns[project_id].turn():
+            async with self._turn(project_id, partial(listing.excuse, meters)):
                 succeeded = await listing.refresh(
                     list(meters),
                     lambda instance_id: self._query(meters.get(instance_id) or Meter()),
@@ -255,19 +278,14 @@ class Sources:
                 )
         except Exception as exc:
             log.exception("refresh broke", project=project_id)
-            for id_ in meters:
-                listing.known(id_).fail(Failure.of(mistake(exc)))
+            listing.fail(meters, Failure.of(mistake(exc)))
         finally:
             listing.errand.task = None
         listing.errand.done(self._now(project_id), succeeded=succeeded)
 
     def _explain(self, exc: ApiError | DeadlineError, meter: Meter) -> Failure:
         if isinstance(exc, DeadlineError):
-            return Failure(
-                Reason.DEADLINE,
-                f"not asked for {_PATIENCE_SECONDS:.0f} s: queries of incremental backups go first",
-                "raise api.rate_limit, or use shards",
-            )
+            return _NOT_ASKED
         if not exc.counted:
             meter.count_error(exc.reason)
         return failure_of(exc, self._redact)

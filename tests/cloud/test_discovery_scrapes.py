@@ -2,6 +2,7 @@
 
 import pytest
 
+from exporter.assembly import Exporter
 from exporter.simulator import Fault, Simulator
 from tests.support.factories import (
     PROJECT,
@@ -104,3 +105,30 @@ async def test_status_and_retention_are_known_of_configured_instances_too(clock:
         ("", "", None),
         ("billing", "normal", 7 * 86_400.0),
     ]
+
+
+async def test_what_a_listing_told_of_an_instance_ends_where_the_next_one_fails(
+    clock: Clock,
+) -> None:
+    """An instance that was frozen once would have been excused for as long as that goes on."""
+    simulator = make_fleet(clock, "orders")
+    simulator.instance(instance_id(0)).status = "FROZEN"
+    config = make_config(projects=[discovering(refresh_interval="10m")])
+
+    async def told(exporter: Exporter) -> tuple[float | None, float | None, float | None]:
+        await exporter.scraper.scrape(10)
+        await clock.advance(1)
+        found = await samples(exporter)
+        return (
+            found.of("instance_status", instance_id(0), status="FROZEN"),
+            found.of("backup_retention_seconds", instance_id(0)),
+            found.of("scrape_success", instance_id(0)),
+        )
+
+    async with running_exporter(simulator, config) as exporter:
+        assert await told(exporter) == (1, 7 * 86_400, 1)
+        simulator.add_fault(Fault(status=403), "list_instances")
+        await clock.advance(601)
+        assert await told(exporter) == (None, None, 1)
+        await clock.advance(61)
+        assert await told(exporter) == (1, 7 * 86_400, 1)

@@ -226,6 +226,7 @@ def test_the_moments_are_in_the_facts_for_scripts() -> None:
         "restore_window": {
             "restorable_until": "2026-07-05T10:08:07Z",
             "restorable_since": "2026-07-05T09:13:07Z",
+            "restorable_oldest": "2026-07-04T10:13:07Z",
             "ranges": 2,
             "max_gap_seconds": 4 * HOUR,
             "failure": None,

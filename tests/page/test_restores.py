@@ -234,10 +234,35 @@ def test_a_source_that_cannot_be_read_is_told_once_for_all_instances() -> None:
     assert notice.one("strong").text == "The restore window of 20 instances cannot be read:"
     assert "db-0, db-1, db-2 and 17 more" in notice.text
     assert notice.one("p", "message").text == "forbidden not permitted"
+    links = [link.attributes["href"] for link in notice.all("a")]
+    assert "./runbooks/GaussDBMySQLBackupSourceFailing" in links
     assert {judge(result, now=NOW).state for result in results} == {State.OK}
 
 
-def test_a_source_of_an_instance_that_fails_itself_is_not_told_beside_it() -> None:
+def test_a_source_of_an_instance_that_fails_itself_for_that_reason_is_not_told_beside_it() -> None:
     refused: SourceResult[RestoreWindow] = SourceResult(None, Failure(Reason.SERVER, "no"), None)
-    page = render(replace(make_failing(), restore_window=refused))
+    page = render(replace(make_failing(reason=Reason.SERVER), restore_window=refused))
     assert not page.all("div", "notice")
+
+
+def test_another_reason_for_which_a_source_fails_is_not_hidden_by_the_instances_own() -> None:
+    """The permission would be missing still when the cloud's trouble is over."""
+    refused: SourceResult[RestoreWindow] = SourceResult(None, Failure(Reason.FORBIDDEN, "no"), None)
+    page = render(replace(make_failing(reason=Reason.SERVER), restore_window=refused))
+    (notice,) = page.all("div", "warn")
+    assert notice.one("strong").text == "The restore window of 1 instance cannot be read:"
+
+
+@pytest.mark.parametrize(
+    ("reason", "runbook"),
+    [
+        (Reason.AUTH, "GaussDBMySQLBackupLoginFailing"),
+        (Reason.THROTTLED, "GaussDBMySQLBackupThrottled"),
+        (Reason.NOT_FOUND, "GaussDBMySQLBackupSourceFailing"),
+    ],
+)
+def test_a_failing_source_leads_to_the_runbook_of_its_reason(reason: Reason, runbook: str) -> None:
+    refused: SourceResult[RestoreWindow] = SourceResult(None, Failure(reason, "no"), None)
+    page = render(replace(make_ok(), restore_window=refused))
+    links = [link.attributes["href"] for link in page.one("div", "warn").all("a")]
+    assert f"./runbooks/{runbook}" in links

@@ -448,6 +448,29 @@ async def test_queries_take_no_longer_where_everything_is_due_at_once(clock: Clo
     assert beside_took <= alone_took + 0.001  # whole windows and all
 
 
+async def test_what_never_gets_a_turn_says_why_and_keeps_its_place(clock: Clock) -> None:
+    """Two hundred instances, a request a second: no time is left for what has time."""
+    ids = [instance_id(number) for number in range(200)]
+    simulator = make_simulator(*(restorable(id_, hours=0.1) for id_ in ids), clock=clock)
+    async with running_exporter(simulator, configured(*ids, api={"rate_limit": 1})) as exporter:
+        told: list[set[str]] = []
+        for _ in range(8):
+            begun = clock()
+            results = (await exporter.scraper.scrape(30)).results
+            told.append(
+                {
+                    asked.failure.message if asked.failure is not None else ""
+                    for result in results
+                    for asked in result.sources.values()
+                }
+            )
+            await clock.advance(60 - (clock() - begun))
+        found = (await fetch_metrics(exporter, timeout=30)).samples
+    assert told[0] == {""}  # nobody can know yet
+    assert told[-1] == {"not asked for 300 s: queries of incremental backups go first"}
+    assert [source(found, name, ids[7]) for name in ("restore_window", "full_backups")] == [0, 0]
+
+
 async def test_a_probe_carries_what_is_known_of_its_instance(clock: Clock) -> None:
     other = instance_id(1)
     simulator = make_simulator(restorable(), restorable(other), clock=clock)
