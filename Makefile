@@ -6,6 +6,8 @@ PORT   ?= 10042
 # All cores; the tests of a file stay together.
 PYTEST := -q --numprocesses auto --dist loadfile
 
+COMPILE = uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(UPGRADE)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check lint fmt types coverage e2e fuzz soak bench mutate image bounds release-check lock clean
 
@@ -77,10 +79,10 @@ bounds: ## the tests with the lowest and with the newest dependencies that are a
 release-check: ## all of a release that can be done here: dist/, every Python, chart, image
 	PYTHON=$(PYTHON) RELEASE=$(RELEASE) PROJECT_URL=$(PROJECT_URL) .ci/release-check
 
-lock: ## resolve requirements.lock and requirements-dev.lock anew (needs uv)
-	uv pip compile pyproject.toml --universal --generate-hashes --quiet --custom-compile-command "make lock" -o requirements.lock
-	uv pip compile pyproject.toml --group dev --constraint requirements.lock --universal --generate-hashes --quiet --custom-compile-command "make lock" -o requirements-dev.lock
-	echo "hatchling>=1.24" | uv pip compile - --python-version 3.11 --universal --generate-hashes --quiet --no-annotate --custom-compile-command "make lock" -o requirements-build.lock
+lock: ## resolve requirements*.lock anew (needs uv); UPGRADE=--upgrade takes what is newest
+	$(COMPILE) pyproject.toml --universal -o requirements.lock
+	$(COMPILE) pyproject.toml --group dev --constraint requirements.lock --universal -o requirements-dev.lock
+	echo "hatchling>=1.24" | $(COMPILE) - --python-version 3.11 --universal --no-annotate -o requirements-build.lock
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist mutants

@@ -51,3 +51,17 @@ def test_no_file_of_a_release_names_a_registry() -> None:
     known = re.compile(r"\b(?:ghcr|docker|quay|pypi|pythonhosted)\.(?:io|org|com)\b")
     files = [*WORKFLOWS, *(ROOT / ".ci").iterdir(), ROOT / "Makefile", ROOT / "pyproject.toml"]
     assert [path.name for path in files if known.search(path.read_text())] == []
+
+
+def test_a_release_asks_for_all_its_variables_before_it_publishes() -> None:
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    asked = re.search(r"for name in ([A-Z_ ]+); do", text)
+    assert asked is not None
+    used = set(re.findall(r"\bvars\.([A-Z_]+)", text))
+    assert set(asked[1].split()) == used
+    assert set(re.findall(r"^#   ([A-Z_]+) ", text, re.MULTILINE)) == used
+
+
+def test_every_lock_is_made_by_make_lock() -> None:
+    made = re.findall(r"-o (requirements\S*\.lock)", (ROOT / "Makefile").read_text())
+    assert sorted(made) == sorted(path.name for path in ROOT.glob("*.lock"))
