@@ -1,10 +1,19 @@
-"""Why a file that the configuration names cannot be used, in words for the person who named it."""
+"""Files that the configuration names, and in words why one cannot be used.
 
+What is named may be no file at all. A pipe that nobody writes to, or a device without an end, must
+hold nobody up: all of it is read here, and no further than it may go.
+"""
+
+import contextlib
+import errno
 import grp
 import os
 import pwd
+import select
 import ssl
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from exporter.config.document import write_problem
@@ -13,13 +22,75 @@ from exporter.errors import ConfigError
 
 MAX_TEXT_BYTES = 1024 * 1024
 TOO_LARGE = "the file is larger than 1 MiB: split it, or discover the instances"
+_PIPE_SECONDS = 5.0
+
+
+def check_file(path: Path) -> None:
+    """OSError if it cannot be read, or is no file: what is read again may not be a pipe."""
+    with _opened(path) as descriptor:
+        _refuse_others(path, os.fstat(descriptor).st_mode)
+
+
+def read_file(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    """What a file holds; OSError where `check_file` raises it, and if it holds more than that."""
+    with _opened(path) as descriptor:
+        _refuse_others(path, os.fstat(descriptor).st_mode)
+        data = _read(descriptor, most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes // 1024} KiB", str(path))
+    return data
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    # Without O_NONBLOCK a pipe is not even opened before somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_others(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        what = "a pipe" if stat.S_ISFIFO(mode) else "a device"
+        raise OSError(errno.EINVAL, f"{what}, not a file", str(path))
+
+
+def _read(descriptor: int, most_bytes: int) -> bytes:
+    data = bytearray()
+    while len(data) < most_bytes and (more := os.read(descriptor, most_bytes - len(data))):
+        data += more
+    return bytes(data)
+
+
+def _read_whatever(path: Path, most_bytes: int) -> bytes:
+    """Like `_read`, of a file or of a pipe in its place, which may take a while; OSError."""
+    with _opened(path) as descriptor:
+        if stat.S_ISDIR(mode := os.fstat(descriptor).st_mode):
+            _refuse_others(path, mode)
+        if stat.S_ISREG(mode):
+            return _read(descriptor, most_bytes)
+        data, until = bytearray(), time.monotonic() + _PIPE_SECONDS
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while len(data) < most_bytes:
+            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                silent = f"a pipe that did not end within {_PIPE_SECONDS:.0f} s"
+                raise OSError(errno.ETIMEDOUT, silent, str(path))
+            more = os.read(descriptor, most_bytes - len(data))
+            if not more:
+                break
+            data += more
+        return bytes(data)
 
 
 def read_text(path: Path, *, hint: str = "") -> str:
     """The text of a file that a person writes; ConfigError, with the line where it is no text."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
+        data = _read_whatever(path, MAX_TEXT_BYTES + 1)
     except OSError as exc:
         raise ConfigError([why_unreadable(path, exc) + hint]) from exc
     if len(data) > MAX_TEXT_BYTES:
@@ -51,7 +122,7 @@ def why_unreadable(path: Path, cause: OSError) -> str:
 def certificate_fault(path: Path) -> str | None:
     """Why the certificates in a file cannot be trusted; None where they can."""
     try:
-        path.open("rb").close()
+        check_file(path)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:
         return f"{path}: it holds no PEM certificate"

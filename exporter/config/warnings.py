@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from exporter.config.document import KeyPath, Problem
-from exporter.config.files import MAX_TEXT_BYTES, why_unreadable
+from exporter.config.files import read_file, why_unreadable
 from exporter.config.load import Loaded
 
 _SPACES = "white space at its ends is left out"
@@ -30,8 +30,7 @@ def _find(loaded: Loaded) -> Iterator[Problem]:
 
 def _secret_fault(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_TEXT_BYTES).decode("utf-8-sig").strip("\r\n")
+        text = read_file(path).decode("utf-8-sig").strip("\r\n")
     except OSError as exc:
         return why_unreadable(path, exc)
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from exporter.config.files import read_file
 from exporter.errors import AuthError, Reason
 from exporter.reporting.redaction import SecretRegistry
 
@@ -21,7 +22,7 @@ class TextFile:
             status = self.path.stat()
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
-                self._text = self.path.read_text(encoding="utf-8-sig")
+                self._text = read_file(self.path).decode("utf-8-sig").replace("\r\n", "\n")
                 self._seen = seen
         except (OSError, UnicodeDecodeError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"

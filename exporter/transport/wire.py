@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
+from exporter.config.files import read_file
 from exporter.config.schema import ApiConfig
 from exporter.transport.background import background_pool
 from exporter.transport.backoff import Jitter
@@ -15,6 +16,8 @@ from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.descriptors import most_connections
 from exporter.transport.exchange import LimitedTransport, Observe
 from exporter.transport.limits import ConnectionPool
+
+_MOST_CA_BYTES = 16 * 1024 * 1024  # all that the web knows take a quarter of one
 
 
 def host_of(url: httpx.URL) -> str:
@@ -97,7 +100,7 @@ def connect(
 
 def read_authorities(config: ApiConfig) -> bytes:
     """What `api.ca_file` holds now: a renewed one is another configuration. OSError."""
-    return config.ca_file.read_bytes() if config.ca_file is not None else b""
+    return read_file(config.ca_file, _MOST_CA_BYTES) if config.ca_file is not None else b""
 
 
 def ssl_context(config: ApiConfig) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from exporter.config.document import Problem
-from exporter.config.files import why_unreadable
+from exporter.config.files import check_file, why_unreadable
 from exporter.web.web_config import CIPHER_SUITES, TLS_VERSIONS, Curve, TlsServerConfig
 
 # OpenSSL's names of the curves, and their numbers on the wire (RFC 8446, 4.2.7).
@@ -86,7 +86,7 @@ def _check_readable(tls: TlsServerConfig) -> None:
         path = getattr(tls, key)
         try:
             if path is not None:
-                path.open("rb").close()
+                check_file(path)
         except OSError as exc:
             problems.append(Problem(("tls_server_config", key), why_unreadable(path, exc)))
     if problems:

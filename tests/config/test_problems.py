@@ -2,12 +2,14 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from exporter.config import files
 from exporter.config.load import load_config, parse_config, read_config
 from exporter.config.warnings import find_warnings
 from exporter.errors import ConfigError
@@ -131,7 +133,44 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_text(tmp_path: Path) -> None
     assert load_config(path).projects[0].id == "p1"
 
 
+def test_a_pipe_in_its_place_is_read(tmp_path: Path) -> None:
+    """As in --config.file=<(sops -d config.yaml): it is the writer who takes a while."""
+    path = tmp_path / "config.yaml"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("w") as file:
+            for line in MINIMAL.splitlines(keepends=True):
+                file.write(line)
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert load_config(path).projects[0].id == "p1"
+    writer.join()
+
+
+def test_a_pipe_that_nobody_writes_to_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PIPE_SECONDS", 0.0)
+    path = tmp_path / "config.yaml"
+    os.mkfifo(path)
+    assert problems_of(lambda: load_config(path)) == (
+        f"{path}: a pipe that did not end within 0 s",
+    )
+
+
 # Files that it names --------------------------------------------------------------------------
+
+
+def test_certificates_are_read_from_files_alone(tmp_path: Path) -> None:
+    path, ca_file = tmp_path / "config.yaml", tmp_path / "ca.pem"
+    path.write_text(f"api:\n  ca_file: ca.pem\n{MINIMAL}")
+    os.mkfifo(ca_file)
+    assert problems_of(lambda: load_config(path)) == (
+        f"{path}:2:3: api.ca_file: {ca_file}: a pipe, not a file",
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,6 +250,13 @@ def test_a_secret_file_that_is_missing_or_odd_is_a_warning(
         (tmp_path / "secret").write_bytes(content)
     assert warnings_of(tmp_path, TOKEN_FILE) == [
         f"config.yaml:5:25: warning: projects[0].auth.token_file: secret: {said}"
+    ]
+
+
+def test_a_pipe_in_the_place_of_a_secret_file_is_a_warning(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secret")
+    assert warnings_of(tmp_path, TOKEN_FILE) == [
+        "config.yaml:5:25: warning: projects[0].auth.token_file: secret: a pipe, not a file"
     ]
 
 

@@ -70,6 +70,7 @@ def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
         (b"\xff\xfe", "cannot read the secret in .*/secret: it is not UTF-8 text"),
         (b" \n", "the secret in .*/secret is empty"),
         (b"one\ntwo\n", "the secret in .*/secret has more than one line"),
+        (b"x" * 1024 * 1024 + b"y", "cannot read the secret in .*/secret: larger than 1024 KiB"),
     ],
 )
 def test_a_secret_file_that_cannot_be_used_is_told(
@@ -82,6 +83,15 @@ def test_a_secret_file_that_cannot_be_used_is_told(
         SecretSource(SecretRegistry(), "owner", file=file).read()
     assert caught.value.reason is Reason.AUTH
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "what"), [("pipe", "a pipe"), ("zero", "a device")])
+def test_what_is_no_file_holds_nobody_up(tmp_path: Path, name: str, what: str) -> None:
+    """A pipe that nobody writes to never opens, and a device never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(AuthError, match=f"{name}: {what}, not a file"):
+        SecretSource(SecretRegistry(), "owner", file=tmp_path / name).read()
 
 
 def test_secrets_are_made_known_to_those_who_hide_them(tmp_path: Path) -> None:

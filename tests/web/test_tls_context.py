@@ -1,5 +1,6 @@
 """Certificates, keys and curves: how they are read and what is wrong with them."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_a_missing_certificate_file_is_named(
     )
     assert problems_of(tls) == (
         f"tls_server_config.{key}: {tmp_path}/absent: there is no such file",
+    )
+
+
+def test_a_pipe_is_no_certificate_file_and_holds_nobody_up(
+    authority: Authority, tmp_path: Path
+) -> None:
+    authority.issue("server")
+    os.mkfifo(tmp_path / "pipe")
+    assert problems_of(make_tls(tmp_path, key_file=str(tmp_path / "pipe"))) == (
+        f"tls_server_config.key_file: {tmp_path}/pipe: a pipe, not a file",
     )
 
 
