@@ -191,13 +191,21 @@ class Connector(aiohttp.TCPConnector):
         for conversation in idle[: max(0, len(connected) - self._most_open + 1)]:
             conversation.end()
 
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
+    ) -> ResponseHandler:
+        self._make_room()
+        return await super()._create_connection(req, traces, timeout)
+
     async def connect(
         self,
         req: aiohttp.ClientRequest,
         traces: list[Any],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
     ) -> Connection:
-        self._make_room()
         while True:
             try:
                 connection = await super().connect(req, traces=traces, timeout=timeout)

@@ -82,7 +82,7 @@ class Cloud:
 
 
 @asynccontextmanager
-async def talking(talk: Talk) -> AsyncIterator[Cloud]:
+async def talking(talk: Talk, *, max_connections: int = 50) -> AsyncIterator[Cloud]:
     """A cloud that talks so on each connection; one that ends its talk is closed."""
 
     talks: list[asyncio.Task[None] | None] = []
@@ -100,7 +100,8 @@ async def talking(talk: Talk) -> AsyncIterator[Cloud]:
 
     async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        cloud = Cloud(address, connect(ApiConfig(timeout="5s")))
+        config = ApiConfig(timeout="5s", max_connections=max_connections)
+        cloud = Cloud(address, connect(config))
         try:
             yield cloud
         finally:
@@ -416,3 +417,19 @@ async def test_what_changes_something_is_not_sent_twice() -> None:
             await cloud.ask("POST")
     assert len(cloud.connections) == 1
     assert cloud.errors == {Reason.NETWORK: 1}
+
+
+async def test_a_connection_that_is_used_again_needs_no_room() -> None:
+    """With as many open as are allowed, one that is idle is used, and no other is closed for it:
+    else a scrape would open connections anew, with a handshake each."""
+
+    async def talk(served: Served) -> None:
+        while True:
+            await served.request()
+            await served.send(answer("x"))
+
+    async with talking(talk, max_connections=2) as cloud:
+        await asyncio.gather(cloud.ask(), cloud.ask())
+        await cloud.texts(4)
+        await asyncio.gather(cloud.ask(), cloud.ask())
+        assert len(cloud.connections) == 2
