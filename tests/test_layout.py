@@ -81,7 +81,6 @@ BORDERS = {
         "transport.unanswered",
         "transport.wire",
     },
-    "httpx_aiohttp": {"transport.connections"},
     "jinja2": {"page.environment"},
     "markdown_it": {"page.runbook"},
     "msgspec": {
@@ -125,7 +124,7 @@ BORDERS = {
     "yaml": {"config.document", "config.yaml_mistakes", "config.yaml_text"},
 }
 # What speaks HTTP; these rooms know nothing of it.
-HTTP = {"aiohttp", "httpx", "httpx_aiohttp", "starlette", "uvicorn", "http", "urllib3"}
+HTTP = {"aiohttp", "httpx", "starlette", "uvicorn", "http", "urllib3"}
 WITHOUT_HTTP = {"backups", "exposition", "page", "restores"}
 # These decide and do nothing else: no clock, no loop, no file, no network.
 PURE = {
@@ -276,7 +275,6 @@ def test_every_library_is_declared_and_every_declared_one_is_used() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in project["dependencies"]}
     names = {
-        "httpx_aiohttp": "httpx-aiohttp",
         "markdown_it": "markdown-it-py",
         "prometheus_client": "prometheus-client",
         "pydantic_core": "pydantic",

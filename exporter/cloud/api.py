@@ -22,7 +22,7 @@ from exporter.transport.limits import RateLimiter
 from exporter.transport.query import Query, Share
 from exporter.transport.retries import with_retries
 from exporter.transport.times import format_time
-from exporter.transport.wire import Wire, host_of
+from exporter.transport.wire import Wire, host_of, url_of
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class ProjectClient:
         self._wire = wire
         self.clock = wire.clock
         self._project_id = project_id
-        self._endpoint = endpoint
+        self._endpoint = httpx.URL(endpoint)
         self.auth = auth
         rate_limit, jitter = wire.config.rate_limit, wire.jitter
         self.limiter = RateLimiter(wire.pool, rate_limit=rate_limit, jitter=jitter)
@@ -57,12 +57,14 @@ class ProjectClient:
             self.limiter, wire.background, rate_limit=rate_limit, jitter=jitter
         )
         # What is sent beside the authentication; a compressed answer would cost more than it saves.
-        self._headers = {
-            "Host": host_of(httpx.URL(endpoint)),
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "X-Language": "en-us",
-        }
+        self._headers = httpx.Headers(
+            {
+                "Host": host_of(self._endpoint),
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "X-Language": "en-us",
+            }
+        )
 
     async def fetch_backups(
         self, instance: Instance, *, begin: float, end: float, offset: int, query: Query
@@ -121,9 +123,7 @@ class ProjectClient:
         parse: Callable[[bytes], T],
     ) -> T:
         """What `parse` makes of a 200, retried as configured. Raises ApiError, DeadlineError."""
-        url = f"{self._endpoint}{path}"
-        if parameters:
-            url += f"?{build_query(parameters)}"
+        url = url_of(self._endpoint, path, build_query(parameters))
         extensions = {
             "query": query,
             "limiter": self.background if query.background else self.limiter,

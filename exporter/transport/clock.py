@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from statistics import median
 
 import structlog
@@ -35,6 +36,7 @@ _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
 
+@lru_cache(16)  # all answers within a second tell the same
 def parse_date(text: str | None) -> float | None:
     """Seconds since the epoch of a `Date` header (RFC 9110, 5.6.7); None for nonsense."""
     if not text:

@@ -1,19 +1,18 @@
 """The connections to the cloud: httpx over aiohttp, with each request sent exactly as it is.
 
-httpx-aiohttp has aiohttp take every URL apart and put it together anew. That costs as much as
-sending it, and changes a query that was signed (https://github.com/aio-libs/aiohttp/issues/1725).
-The method here may go when httpx-aiohttp passes a `yarl.URL(..., encoded=True)`.
+httpx-aiohttp would do, but has aiohttp take every URL apart and put it together anew. That costs
+as much as sending it, and changes a query that was signed
+(https://github.com/aio-libs/aiohttp/issues/1725).
 """
 
 import base64
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import AiohttpResponseStream
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -42,7 +41,21 @@ class Proxy:
 _MAX_HEADER_BYTES = 64 * 1024
 
 
-class ExactTransport(AiohttpTransport):
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer, as it comes."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self._response.content.readany():
+            yield piece
+
+    async def aclose(self) -> None:
+        self._response.release()
+
+
+class ExactTransport(httpx.AsyncBaseTransport):
     """No redirects, no cookies, no decoding, no time-outs: the bounds are those of who asks.
 
     Raises httpx.HTTPError, aiohttp.ClientError and OSError.
@@ -74,29 +87,29 @@ class ExactTransport(AiohttpTransport):
                 proxy=proxy.address if proxy is not None else None,
             )
 
-        # Called with the first request: a session needs a running loop.
-        super().__init__(verify=ssl_context, trust_env=False, client=open_session)
+        self._open_session = open_session
+        self._session: aiohttp.ClientSession | None = None  # it needs a running loop
 
     def _discard(self, response: Response, *, look_up_again: bool = False) -> None:
         """Never use its connection again, nor perhaps the address that it leads to."""
         assert response.conversation is not None
         response.conversation.end()
-        if look_up_again and isinstance(self.client, aiohttp.ClientSession):
-            assert isinstance(self.client.connector, Connector)
+        if look_up_again and self._session is not None:
+            assert isinstance(self._session.connector, Connector)
             url = URL(self._proxy.address) if self._proxy is not None else response.url
-            self.client.connector.look_up_again(url.host or "", url.port or 0)
+            self._session.connector.look_up_again(url.host or "", url.port or 0)
 
     def unresolved(self, request: httpx.Request) -> str:
         """The name that the request waits for, where the DNS has not answered yet."""
-        if not isinstance(self.client, aiohttp.ClientSession):
+        if self._session is None:
             return ""
-        assert isinstance(self.client.connector, Connector)
+        assert isinstance(self._session.connector, Connector)
         name = URL(self._proxy.address).host if self._proxy is not None else request.url.host
-        return name if name and self.client.connector.names.is_resolving(name) else ""
+        return name if name and self._session.connector.names.is_resolving(name) else ""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if not isinstance(self.client, aiohttp.ClientSession):
-            self.client = self.get_client()
+        if self._session is None:
+            self._session = self._open_session()
         headers = CIMultiDict(
             (name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw
         )
@@ -107,11 +120,11 @@ class ExactTransport(AiohttpTransport):
                 proxy_headers = allowed  # of CONNECT alone
             else:
                 headers.update(allowed)
-        response = await self.client.request(
+        response = await self._session.request(
             request.method,
             URL(str(request.url), encoded=True),
             headers=headers,
-            data=await request.aread() or None,
+            data=None if request.method == "GET" else await request.aread() or None,
             allow_redirects=False,
             proxy_headers=proxy_headers,
         )
@@ -127,7 +140,11 @@ class ExactTransport(AiohttpTransport):
         return httpx.Response(
             response.status,
             headers=response.raw_headers,
-            stream=AiohttpResponseStream(response),
+            stream=_Body(response),
             request=request,
             extensions={"discard": partial(self._discard, response)},
         )
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()

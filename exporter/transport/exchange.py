@@ -1,6 +1,7 @@
 """One request and its answer: under the limits, timed, counted, logged, and read whole."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -146,16 +147,32 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         extensions = response.extensions
         if self._proxy and not is_https:
             extensions = {**extensions, "proxy": self._proxy}
-        return httpx.Response(
+        return _Answer(
             response.status_code,
+            body,
             headers=headers,
-            content=body,
             request=request,
             extensions=extensions,
         )
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class _Answer(httpx.Response):
+    """An answer with its body, without the way by which httpx reads one: bounded and decoded as
+    it is, there is nothing left to read."""
+
+    def __init__(self, status: int, body: bytes, **facts: Any) -> None:
+        super().__init__(status, stream=_READ, **facts)
+        self._body = body
+
+    @property
+    def content(self) -> bytes:
+        return self._body
+
+
+_READ = httpx.ByteStream(b"")
 
 
 def _learn_the_time(response: httpx.Response, sent: float) -> None:
@@ -210,6 +227,8 @@ def _log(
     error: str | None = None,
 ) -> None:
     """One line at debug: never a header or a body, where tokens and signatures are."""
+    if not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+        return  # at most times; to put the line together takes as long as to read an answer
     facts: dict[str, Any] = {}
     if response is not None:
         facts["status"] = response.status_code

@@ -108,7 +108,7 @@ QUERY_TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 
 
 def test_yarl_rewrites_a_query_unless_it_is_told_that_it_is_encoded() -> None:
-    """Should this fail, yarl has changed: httpx-aiohttp may do what `ExactTransport` does."""
+    """Should this fail, yarl has changed: `ExactTransport` may hand URLs over as text."""
     text = "http://db.example/?begin_time=2022-07-07T12%3A41%3A14%2B0800"
     assert URL(text).raw_query_string == "begin_time=2022-07-07T12:41:14%2B0800"
     assert URL(text, encoded=True).raw_query_string == "begin_time=2022-07-07T12%3A41%3A14%2B0800"

@@ -213,7 +213,7 @@ async def test_query_arrives_exactly_as_signed_through_httpx_alone() -> None:
 
 
 async def test_aiohttp_by_itself_sends_another_spelling_of_the_same_query() -> None:
-    """Should this fail, aiohttp has changed: httpx-aiohttp may take our transport's place."""
+    """Should this fail, aiohttp has changed: httpx-aiohttp may take the place of our transport."""
     async with (
         recording_server() as (host, received),
         aiohttp.ClientSession() as session,

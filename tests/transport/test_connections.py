@@ -16,7 +16,7 @@ from exporter.errors import ApiError, BadResponseError, Reason, UnavailableError
 from exporter.transport.bodies import MAX_RESPONSE_BYTES
 from exporter.transport.connections import ExactTransport, Proxy
 from exporter.transport.query import Query
-from exporter.transport.wire import connect, host_of
+from exporter.transport.wire import connect, host_of, url_of
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -200,3 +200,16 @@ async def test_host_goes_out_without_the_dot_that_the_dns_is_asked_with() -> Non
     assert heads[0].startswith(b"GET http://db.example.:8080/v3 HTTP/1.1\r\n")
     assert heads[0].lower().count(b"\r\nhost: ") == 1
     assert b"\r\nHost: db.example:8080\r\n" in heads[0]
+
+
+@pytest.mark.parametrize("endpoint", ["https://db.example", "http://[::1]:8080", "http://a.:81"])
+@pytest.mark.parametrize("query", ["begin_time=2026-11-26T12%3A00%3A00%2B0000&limit=50", "a=~", ""])
+def test_a_url_of_quoted_parts_is_the_one_that_httpx_makes_of_its_text(
+    endpoint: str, query: str
+) -> None:
+    path = "/v3/97b0/instances/61a4-b_c/incremental-backups"
+    text = f"{endpoint}{path}?{query}" if query else f"{endpoint}{path}"
+    url, parsed = url_of(httpx.URL(endpoint), path, query), httpx.URL(text)
+    assert url == parsed
+    assert str(url) == text
+    assert (url.raw_path, url.netloc, url.query) == (parsed.raw_path, parsed.netloc, parsed.query)

@@ -1,6 +1,7 @@
 """What is said of an answer that is not the one asked for: the cause, and what to do."""
 
 import json
+import logging
 from typing import Any
 
 import httpx
@@ -184,7 +185,10 @@ async def exchange(response: httpx.Response, **extensions: Any) -> httpx.Respons
     return await transport.handle_async_request(request)
 
 
-async def test_each_request_is_a_line_at_debug_without_its_secrets() -> None:
+async def test_each_request_is_a_line_at_debug_without_its_secrets(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
     answer = httpx.Response(200, json={}, headers={"X-Request-Id": "r-1", "X-Subject-Token": "t-1"})
     with structlog.testing.capture_logs() as logs:
         await exchange(answer, parse=lambda body: Page())
@@ -204,7 +208,10 @@ async def test_each_request_is_a_line_at_debug_without_its_secrets() -> None:
     }
 
 
-async def test_an_answer_that_makes_no_sense_has_evidence_and_ends_its_connection() -> None:
+async def test_an_answer_that_makes_no_sense_has_evidence_and_ends_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
     ended: list[bool] = []
     answer = httpx.Response(
         200,
