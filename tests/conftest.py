@@ -4,7 +4,6 @@ A test that asks for the fixture `clock` runs on an event loop with virtual time
 """
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
@@ -13,6 +12,7 @@ import pytest
 import structlog
 import uvloop
 
+from tests.support.lost_exceptions import no_lost_exceptions
 from tests.support.virtual_time import CarefulVirtualTimeLoop, Clock
 
 hypothesis.settings.register_profile(
@@ -89,31 +89,11 @@ def _plain_logging() -> Iterator[None]:
 _NAMED_LOGGERS = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn", "uvicorn.error")
 
 
-class _LostExceptions(logging.Handler):
-    """What asyncio says where a failed task was dropped without a look at it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
 @pytest.fixture(autouse=True)
 def _no_lost_exceptions(request: pytest.FixtureRequest) -> Iterator[None]:
     """ "Task exception was never retrieved" fails the test on a real loop as well."""
-    handler = _LostExceptions()
-    logger = logging.getLogger("asyncio")
-    logger.addHandler(handler)
-    yield
-    if request.node.get_closest_marker("asyncio") is not None:
-        gc.collect()
-    logger.removeHandler(handler)
-    assert not handler.messages
-
-
-def pytest_collection_finish() -> None:
-    """All that is imported by now stays: the tests' many collections need not look at it."""
-    gc.collect()
-    gc.freeze()
+    if request.node.get_closest_marker("asyncio") is None:
+        yield
+        return
+    with no_lost_exceptions():
+        yield

@@ -3,14 +3,13 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import helm_python as helm
 import pytest
 import yaml
 
+from exporter.cli import main
 from exporter.command.flags import parse_arguments
 from exporter.config.auth import (
     AkskAuth,
@@ -53,7 +52,6 @@ from tests.helm.charts import (
     with_values,
 )
 from tests.support.certificates import Authority
-from tests.support.paths import ROOT
 
 # Configuration and secrets ----------------------------------------------------------------------
 
@@ -84,7 +82,12 @@ def test_configuration_arrives_unchanged(render: Render) -> None:
     ],
 )
 def test_mounted_configuration_passes_the_exporter_s_check(
-    render: Render, tmp_path: Path, case: str, said: str
+    render: Render,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+    said: str,
 ) -> None:
     manifests = render(values_of(case))
     (config,) = (item for item in manifests if "config.yaml" in item.get("data", {}))
@@ -93,18 +96,13 @@ def test_mounted_configuration_passes_the_exporter_s_check(
     text = config["data"]["config.yaml"].replace("/etc/own-ca/ca.crt", str(authority.cert_file))
     file = tmp_path / "config.yaml"
     file.write_text(text, encoding="utf-8")
-    variables = {item["name"]: "made-up" for item in container_of(manifests).get("env", [])}
+    for variable in container_of(manifests).get("env", []):
+        monkeypatch.setenv(variable["name"], "made-up")
 
-    ran = subprocess.run(
-        [sys.executable, "-m", "exporter", "--config.check", "--config.file", file],
-        cwd=ROOT,
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (ran.returncode, ran.stdout.strip()) == (0, said), ran.stderr
+    code = main(["--config.check", "--config.file", str(file)])
+
+    shown = capsys.readouterr()
+    assert (code, shown.out.strip()) == (0, said), shown.err
 
 
 def test_flags_of_the_pod_are_flags_of_the_exporter(render: Render) -> None:

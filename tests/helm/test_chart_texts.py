@@ -3,8 +3,6 @@
 import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
-from cloudcoil.models.prometheus_operator.v1alpha1 import ScrapeConfig
 
 from tests.helm.charts import (
     NAME,
@@ -12,14 +10,11 @@ from tests.helm.charts import (
     Values,
     container_of,
     find,
+    operator_types,
     pod_of,
     values_of,
     with_values,
 )
-
-OPERATOR = {
-    model.__name__: model for model in (PodMonitor, PrometheusRule, ScrapeConfig, ServiceMonitor)
-}
 
 
 # Texts that look like something else --------------------------------------------------------------
@@ -152,8 +147,8 @@ def test_text_that_looks_like_something_else_stays_a_text(
     manifests = render(values, name=odd, namespace=odd.replace(".", "-"))
 
     for manifest in manifests:
-        if manifest["kind"] in OPERATOR:
-            parsed = OPERATOR[manifest["kind"]].model_validate(manifest, strict=False)
+        if manifest["kind"] in operator_types():
+            parsed = operator_types()[manifest["kind"]].model_validate(manifest, strict=False)
             assert parsed.model_dump(by_alias=True, exclude_unset=True, mode="json") == manifest
         elif manifest["kind"] not in ("HTTPRoute", "VerticalPodAutoscaler"):
             kubernetes_validate.validate(manifest, "1.34", strict=True)

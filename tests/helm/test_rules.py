@@ -1,5 +1,6 @@
 """The alerting rules, their runbooks and their unit tests agree with each other."""
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +30,7 @@ RUNBOOK_SECTIONS = ["Meaning", "Impact", "What to check", "What to do"]
 
 
 def load_rules() -> list[dict[str, Any]]:
-    document = yaml.safe_load(RULES.read_text())
+    document = yaml.load(RULES.read_text(), yaml.CSafeLoader)
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 
@@ -39,9 +40,10 @@ RECORDS = {rule["record"]: rule for rule in load_rules() if "record" in rule}
 every_alert = pytest.mark.parametrize("name", ALERTS)
 
 
-def load_unit_tests() -> Iterator[dict[str, Any]]:
-    for path in UNIT_TESTS:
-        yield from yaml.safe_load(path.read_text())["tests"]
+@functools.cache
+def load_unit_tests() -> list[dict[str, Any]]:
+    documents = (yaml.load(path.read_text(), yaml.CSafeLoader) for path in UNIT_TESTS)
+    return [test for document in documents for test in document["tests"]]
 
 
 def find_alert_cases(name: str) -> Iterator[bool]:
