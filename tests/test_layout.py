@@ -1,10 +1,11 @@
 """The borders of the modules: who may know whom, and which library ends where."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -181,8 +182,13 @@ SIMULATOR = {name for name in MODULES if room_of(name) == "simulator"}
 OURS = MODULES.keys() - SIMULATOR
 
 
-def imported(path: Path) -> Iterator[str]:
+@functools.cache
+def imported(path: Path) -> Sequence[str]:
     """The full names of what a module imports, wherever in it."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

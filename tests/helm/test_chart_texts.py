@@ -16,7 +16,6 @@ from tests.helm.charts import (
     with_values,
 )
 
-
 # Texts that look like something else --------------------------------------------------------------
 
 # As the names of a release, a namespace, a Secret and so on; Kubernetes reads each as no text.
