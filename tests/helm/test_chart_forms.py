@@ -236,8 +236,8 @@ def test_one_port_runs_through_all_parts(render: Render, case: str) -> None:
             assert (service_port["name"], service_port["targetPort"]) == ("http", "http")
         elif manifest["kind"] in ("ServiceMonitor", "PodMonitor"):
             spec = manifest["spec"]
-            (endpoint,) = spec.get("endpoints") or spec["podMetricsEndpoints"]
-            assert endpoint["port"] == "http"
+            endpoints = spec.get("endpoints") or spec["podMetricsEndpoints"]
+            assert {endpoint["port"] for endpoint in endpoints} == {"http"}
         elif manifest["kind"] == "Ingress":
             (rule,) = manifest["spec"]["rules"]
             (path,) = rule["http"]["paths"]

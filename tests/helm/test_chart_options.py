@@ -222,7 +222,8 @@ def test_http_route_leads_to_the_service(render: Render) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "kind"), [("minimal", "Deployment"), ("everything", "StatefulSet")]
+    ("case", "kind"),
+    [("minimal", "Deployment"), ("everything", "StatefulSet"), ("targets", "Deployment")],
 )
 def test_autoscaler_scales_the_exporter_s_container(render: Render, case: str, kind: str) -> None:
     autoscaler = {"verticalPodAutoscaler": {"enabled": True}}
@@ -232,12 +233,13 @@ def test_autoscaler_scales_the_exporter_s_container(render: Render, case: str, k
     assert scaler["apiVersion"] == "autoscaling.k8s.io/v1"
     assert scaler["spec"]["targetRef"] == {"apiVersion": "apps/v1", "kind": kind, "name": NAME}
     # A text: a bare Off is false to YAML.
-    modes = {"minimal": "Off", "everything": "Initial"}
+    modes = {"minimal": "Off", "everything": "Initial", "targets": "Off"}
+    resources = {case: ["cpu", "memory"] for case in modes} | {"targets": ["memory"]}
     assert scaler["spec"]["updatePolicy"] == {"updateMode": modes[case]}
     bounds = values_of(case).get("verticalPodAutoscaler", {})
     assert policy == {
         "containerName": "exporter",
-        "controlledResources": ["cpu", "memory"],
+        "controlledResources": resources[case],
         **{key: bounds[key] for key in ("minAllowed", "maxAllowed") if key in bounds},
     }
 
@@ -339,6 +341,62 @@ def test_each_instance_is_scraped_where_its_shard_lists_it(render: Render) -> No
     }
     # Without this both would bring the instances.
     assert endpoint_of(manifests)["params"] == {"collect[]": ["exporter"]}
+
+
+def test_service_monitor_asks_for_each_target_by_itself(render: Render) -> None:
+    manifests = render(values_of("targets"))
+    itself, first, second = find(manifests, "ServiceMonitor")["spec"]["endpoints"]
+    common = {
+        "port": "http",
+        "scheme": "http",
+        "honorLabels": True,
+        "proxyUrl": "http://proxy.internal:3128",
+    }
+    own = {"targetLabel": "tier", "replacement": "monitoring"}
+
+    # The instances come by themselves: not twice.
+    assert itself == {
+        **common,
+        "path": "/metrics",
+        "params": {"collect[]": ["exporter"]},
+        "relabelings": [own],
+    }
+    for endpoint, instance in ((first, "24a4ea66210545909d74a05c27a7179ein07"), (second, "1000")):
+        assert endpoint == {
+            **common,
+            "path": "/probe",
+            "params": {"project": ["1234"], "instance": [instance]},
+            # `up` of all of them would be one series otherwise.
+            "relabelings": [
+                {"targetLabel": "project", "replacement": "1234"},
+                {"targetLabel": "instance", "replacement": instance},
+                own,
+            ],
+        }
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"shards": 2}, "would ask every shard for every instance"),
+        ({"scrapeConfig": {"enabled": True}}, "would scrape the same instances twice"),
+    ],
+)
+def test_targets_are_refused_where_others_bring_them(
+    chart: helm.Chart, more: Values, what: str
+) -> None:
+    assert what in refusal(chart, with_values("targets", more))
+
+
+@pytest.mark.parametrize(("shards", "kind"), [(1, "Deployment"), (2, "StatefulSet")])
+def test_workload_carries_labels_and_annotations_of_its_own(
+    render: Render, shards: int, kind: str
+) -> None:
+    values = {"shards": shards, "workload": values_of("targets")["workload"]}
+    metadata = find(render(with_values("minimal", values)), kind)["metadata"]
+
+    assert metadata["labels"]["tier"] == "monitoring"
+    assert metadata["annotations"] == {"reloader.stakater.com/auto": "true"}
 
 
 def test_one_exporter_lists_the_instances_at_its_service(render: Render) -> None:

@@ -27,6 +27,7 @@ def odd_values(odd: str) -> Values:
     texts = {"odd": odd}
     secret = {"name": odd, "key": odd}
     monitor = {"namespace": odd, "labels": texts, "annotations": texts, "jobLabel": odd}
+    monitor["scrapeClass"] = odd
     tls = {
         "ca": {"secret": secret},
         "cert": {"secret": secret},

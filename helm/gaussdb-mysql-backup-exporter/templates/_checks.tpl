@@ -82,6 +82,12 @@ What the values' schema cannot say, with a message that tells what to do. Empty 
 {{- if and $v.podMonitor.enabled $v.serviceMonitor.enabled -}}
 {{- fail "serviceMonitor and podMonitor would scrape the same pods twice: keep one" -}}
 {{- end -}}
+{{- if and $v.serviceMonitor.targets $v.scrapeConfig.enabled -}}
+{{- fail "serviceMonitor.targets and scrapeConfig would scrape the same instances twice: keep one" -}}
+{{- end -}}
+{{- if and $v.serviceMonitor.targets (gt (int $v.shards) 1) -}}
+{{- fail "serviceMonitor.targets with shards > 1 would ask every shard for every instance: use scrapeConfig" -}}
+{{- end -}}
 {{- if and $v.ingress.enabled (not $v.ingress.hosts) -}}
 {{- fail "ingress.enabled needs ingress.hosts: at least one host name" -}}
 {{- end -}}
