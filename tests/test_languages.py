@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from exporter.page.state import State
 from tests.support.paths import ROOT
 
 ENGLISH = (ROOT / "README.md").read_text()
@@ -70,6 +71,24 @@ def test_every_alert_is_explained_in_chinese_with_its_severity() -> None:
         re.MULTILINE,
     )
     assert dict(table) == alerts
+
+
+def test_chinese_table_says_which_runbooks_have_the_text_of_a_ticket() -> None:
+    table = re.findall(
+        r"^\| \[(\w+)\]\(.+\| (有|—) \|$", CHINESE["docs/zh-CN/alerts.md"], re.MULTILINE
+    )
+    pages = (ROOT / "docs/runbooks").glob("GaussDBMySQL*.md")
+    assert dict(table) == {
+        page.stem: "有"
+        if "## Ticket" in page.read_text() and "```text" in page.read_text()
+        else "—"
+        for page in pages
+    }
+
+
+@pytest.mark.parametrize("state", [*State, "not reported"])
+def test_every_state_is_explained_in_chinese(state: str) -> None:
+    assert re.search(rf"\b{state}\uff08\w", CHINESE["docs/zh-CN/alerts.md"])
 
 
 def test_every_alert_stands_in_the_readme_with_its_severity() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from exporter.exposition.metrics import PREFIX, OwnMetrics, SnapshotCollector
+from exporter.page.state import Severity, State
 from tests.exposition.test_metrics import SNAPSHOT
 from tests.support.paths import ROOT
 
@@ -26,7 +27,14 @@ EXPORTED_METRICS = {
 }
 # An exporter's metric has no colon, a recording rule's has: one pattern takes both whole.
 METRIC = re.compile(r"\bgaussdb_mysql[a-z0-9_]*(?::[a-z0-9_]+)*")
-RUNBOOK_SECTIONS = ["Meaning", "Impact", "What to check", "What to do"]
+RUNBOOK_SECTIONS = [
+    "Meaning",
+    "Impact",
+    "On the page",
+    "What to check",
+    "What to do",
+    "Ticket",
+]
 
 
 def load_rules() -> list[dict[str, Any]]:
@@ -72,6 +80,46 @@ def test_runbook_has_its_sections_in_order(name: str) -> None:
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == RUNBOOK_SECTIONS
     for body in re.split(r"^## .+$", text, flags=re.MULTILINE)[1:]:
         assert body.strip()
+
+
+def section_of(name: str, heading: str) -> str:
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    return re.split(rf"^## {heading}\n", text, flags=re.MULTILINE)[1].split("\n## ")[0]
+
+
+@every_alert
+def test_runbook_has_the_text_of_a_ticket_or_says_why_there_is_none(name: str) -> None:
+    section = section_of(name, "Ticket")
+    found = re.findall(r"^```text\n(.+?)^```$", section, re.MULTILINE | re.DOTALL)
+    if not found:
+        assert re.match(r"None(:| yet:|, unless) \w+", section), section
+        return
+    (ticket,) = found
+    for asked in ("Subject: ", "Region: REGION\n", "(UTC)"):
+        assert asked in ticket, asked
+    assert re.search(r"\?$|^Please ", ticket, re.MULTILINE), "it asks for nothing"
+    if name not in ABOUT_NO_INSTANCE:
+        assert "Project id: PROJECT\nInstance id: INSTANCE\n" in ticket
+    if name not in WITHOUT_AN_ANSWER:
+        assert "REQUEST_ID" in ticket
+        assert "`--once --log.level debug`" in section
+
+
+# Tickets about an account or a project.
+ABOUT_NO_INSTANCE = {
+    "GaussDBMySQLBackupLoginFailing",
+    "GaussDBMySQLBackupThrottled",
+    "GaussDBMySQLBackupDiscoveryFailing",
+}
+# Nothing was asked of the API that a request id would be of.
+WITHOUT_AN_ANSWER = {"GaussDBMySQLBackupInstanceSuspended"}
+
+
+@pytest.mark.parametrize("state", [each for each in State if each.alert])
+def test_runbook_of_a_state_names_it_as_the_page_does(state: State) -> None:
+    on_the_page = section_of(state.alert, "On the page")
+    colours = "red" if state.severity is Severity.CRITICAL else "orange|yellow"
+    assert re.match(rf"The row is ({colours}) and says \*{state.value}\*", on_the_page)
 
 
 def test_runbooks_and_alerts_are_the_same_set() -> None:
