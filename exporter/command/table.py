@@ -1,6 +1,7 @@
 """The table of `--once`: the verdict, each instance worst first, what happened and what to do."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,8 @@ class _Pen:
 def _draw(report: Report, pen: _Pen) -> Iterator[str]:
     snapshot, verdict = report.snapshot, report.verdict
     yield pen.colour(verdict.text, verdict.severity)
-    counts = ", ".join(f"{report.counts[s]:,} {s.value}" for s in State if report.counts[s])
+    words = Counter(each.word for each in report.instances)  # in the order of the rows
+    counts = ", ".join(f"{count:,} {word}" for word, count in words.items())
     took = format_duration(snapshot.finished - snapshot.started)
     scraped = f"scraped {format_exact_time(snapshot.finished)} in {took}"
     yield from pen.wrap(": ".join(filter(None, (scraped, counts))))
@@ -164,7 +166,7 @@ def _tell_states(report: Report) -> Iterator[_Block]:
     for advice, instances in report.advice.values():
         yield _Block(
             _RANK[advice.state],
-            advice.state.value,
+            advice.word,
             advice.state.severity,
             _name_all(instances),
             [f"What to do: {advice.text}"],
@@ -173,14 +175,15 @@ def _tell_states(report: Report) -> Iterator[_Block]:
 
 
 def _tell_causes(report: Report) -> Iterator[_Block]:
-    states = {each.result.instance.key: each.states for each in report.instances}
+    judged = {each.result.instance.key: each for each in report.instances}
     for cause in report.causes:
         first = cause.instances[0]
-        state = State.FAILING if State.FAILING in states[first.key] else states[first.key][0]
+        of_first = judged[first.key]
+        state = State.FAILING if State.FAILING in of_first.states else of_first.state
         trouble = build_trouble(cause.failure)
         yield _Block(
             _RANK[state],
-            f"{state.value}, {cause.reason.value}",
+            f"{of_first.word_of(state)}, {cause.reason.value}",
             state.severity,
             f"{_name_all(cause.instances)}, project {first.project_name or first.project_id}",
             _tell(trouble),

@@ -108,6 +108,7 @@ def _searched_text(judged: Judged) -> str:
             instance.project_name,
             instance.project_id,
             instance.region,
+            *judged.words,
             *(state.value for state in judged.states),
             result.failure.reason.value if result.failure else "",
         )

@@ -51,6 +51,7 @@ class Advice:
     """What is the matter, what to do about it, and where more of it stands."""
 
     state: State
+    word: str  # the state as people read it
     text: str
     runbook_href: str
 
@@ -129,7 +130,9 @@ def find_advice(judged: Judged) -> Advice | None:
         )
     elif state is State.NOT_RESTORABLE and not has_restorable_range(judged.result):
         text = _NOTHING_TO_RESTORE
-    return Advice(state, text, runbook_href(state.alert)) if text is not None else None
+    if text is None:
+        return None
+    return Advice(state, judged.word, text, runbook_href(state.alert))
 
 
 def _describe_effort(result: InstanceResult) -> str:

@@ -99,11 +99,18 @@ class Judged:
         return self.states[0]
 
     @property
+    def words(self) -> Sequence[str]:
+        """The states as people read them, worst first."""
+        return [self.word_of(state) for state in self.states]
+
+    @property
     def word(self) -> str:
-        """The state as people read it; of a suspended instance why."""
-        if self.state is State.SUSPENDED:
-            return describe_suspension(self.result)
-        return self.state.value
+        """The one that names the instance, as people read it."""
+        return self.word_of(self.state)
+
+    def word_of(self, state: State) -> str:
+        """Of a suspended instance why."""
+        return describe_suspension(self.result) if state is State.SUSPENDED else state.value
 
     @property
     def reading(self) -> Reading | None:

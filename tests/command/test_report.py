@@ -332,3 +332,13 @@ def test_it_failed_where_an_instance_or_a_discovery_did_or_nothing_was_taken(
     results: Sequence[InstanceResult], projects: Sequence[ProjectResult], is_failed: bool
 ) -> None:
     assert make_report(*results, projects=projects).is_failed is is_failed
+
+
+def test_a_frozen_instance_is_called_frozen_in_every_line() -> None:
+    old = make_result("old", make_reading([26 * HOUR], lookback=7 * DAY))
+    frozen = replace(old, instance=replace(old.instance, status="FROZEN"))
+    table = render_table(make_report(frozen))
+    assert "in 1 s: 1 frozen\n" in table
+    assert "\nfrozen  old " in table
+    assert "\nfrozen: old (old-id)\n    What to do: No backup is due while " in table
+    assert "suspended" not in table.partition("\n")[2]

@@ -213,6 +213,21 @@ def test_an_instance_that_rightly_has_no_backups_is_said_to_be_that(
     assert page.all("a", "tally")[-1].text == "1 with a hole"
 
 
+def test_a_frozen_instance_that_fails_too_is_called_frozen_and_found_so() -> None:
+    stale = make_stale()
+    failing = replace(
+        stale,
+        reading=None,
+        last_reading=stale.reading,
+        failure=Failure(Reason.SERVER, "HTTP 500"),
+    )
+    frozen = with_sources(failing, status="FROZEN")
+    page = render(frozen, make_ok("b"), query="frozen")
+    (row,) = instance_rows(page)
+    assert row.one("span", "pill").text == "failing"
+    assert row.all("small")[0].text == "and frozen"
+
+
 def test_suspended_instances_need_no_attention_and_are_not_called_well() -> None:
     page = render(make_ok("a"), with_sources(make_stale("b"), status="FROZEN"))
     assert page.one("h1").text == "all 2 instances are well or suspended"
