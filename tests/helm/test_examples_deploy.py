@@ -1,8 +1,10 @@
 """The examples of docs/examples that other programs read: compose, Prometheus, Grafana, systemd."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,19 +46,27 @@ def test_compose_runs_the_demo_built_from_this_repository() -> None:
 
 
 def test_compose_opens_ports_on_this_machine_only() -> None:
-    for service in load("compose.yaml")["services"].values():
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    ports = [
+        port
+        for service in load("compose.yaml")["services"].values()
+        for port in service.get("ports", ())
+    ]
+    assert len(ports) == 4
+    assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 def test_compose_names_images_by_a_version_and_no_digest() -> None:
     for name, service in load("compose.yaml")["services"].items():
-        if name != "exporter":
+        if name not in ("exporter", "rules"):
             assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"])
 
 
 def test_compose_asks_each_service_whether_it_is_well() -> None:
     for name, service in load("compose.yaml")["services"].items():
-        assert service["healthcheck"]["test"][0] == "CMD", name
+        if name == "rules":  # ends at once
+            assert service["healthcheck"] == {"disable": True}
+        else:
+            assert service["healthcheck"]["test"][0] == "CMD", name
 
 
 def test_compose_takes_privileges_away() -> None:
@@ -83,13 +93,39 @@ def test_what_compose_mounts_is_there() -> None:
 
 def test_compose_uses_the_charts_dashboard_and_rules_not_copies() -> None:
     assert CHART_FILES / "dashboard.json" in mounts("grafana").values()
-    assert CHART_FILES / "alerts.yaml" in mounts("prometheus").values()
+
+
+def test_compose_loads_the_shipped_rules_with_links_that_open(tmp_path: Path) -> None:
+    services = load("compose.yaml")["services"]
+    rules, exporter = services["rules"], services["exporter"]
+    assert rules["image"] == exporter["image"]
+    shell = [*rules["entrypoint"], *rules["command"]]
+    # As in the container, but for the place.
+    shell[-1] = shell[-1].replace("/rules/", f"{tmp_path}/")
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    subprocess.run(shell, check=True, env={**os.environ, "PATH": path})
+    printed = yaml.safe_load((tmp_path / "alerts.yaml").read_text(encoding="utf-8"))
+    shipped = yaml.safe_load((CHART_FILES / "alerts.yaml").read_text(encoding="utf-8"))
+    for own, other in zip(
+        printed["groups"][0]["rules"], shipped["groups"][0]["rules"], strict=True
+    ):
+        if "alert" in own:
+            links, relative = own.pop("annotations"), other.pop("annotations")
+            assert links["runbook_url"] == f"http://localhost:10042/runbooks/{own['alert']}"
+            assert links["dashboard_url"] == f"http://localhost:3000{relative['dashboard_url']}"
+        assert own == other
+    for service, port in (("exporter", 10042), ("grafana", 3000)):
+        assert services[service]["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
 def test_prometheus_finds_the_rules_the_exporter_and_alertmanager() -> None:
     config = load("prometheus.yml")
     (rules,) = config["rule_files"]
-    assert PurePosixPath("/etc/prometheus") / rules in mounts("prometheus")
+    (written,) = load("compose.yaml")["services"]["rules"]["volumes"]
+    volume = written.partition(":")[0]
+    place = PurePosixPath("/etc/prometheus") / PurePosixPath(rules).parent
+    assert f"{volume}:{place}:ro" in load("compose.yaml")["services"]["prometheus"]["volumes"]
+    assert PurePosixPath(rules).name == "alerts.yaml"
     (job,) = config["scrape_configs"]
     assert job["job_name"] == "gaussdb-mysql-backup-exporter"
     assert job["honor_labels"] is True
