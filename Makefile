@@ -56,7 +56,8 @@ coverage: $(VENV)/.dev ## the tests with branch coverage
 	$(BIN)/coverage report
 
 e2e: $(VENV)/.dev ## with the real programs: Prometheus, Alertmanager, Chromium (Debian; see .ci/run)
-	$(BIN)/python -m pytest $(PYTEST) -m e2e --durations=10
+	PROMETHEUS_3="$$(.ci/prometheus3)" && export PROMETHEUS_3 && \
+	  $(BIN)/python -m pytest $(PYTEST) -m e2e --durations=10 -rs
 
 fuzz: $(VENV)/.dev ## the property tests with FUZZ_EXAMPLES new examples (5000)
 	FUZZ_NEW=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -q tests/properties tests/test_fuzz_front.py

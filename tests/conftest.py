@@ -13,6 +13,7 @@ import structlog
 import uvloop
 
 from tests.support.lost_exceptions import no_lost_exceptions
+from tests.support.prometheus import RELEASES, Release, find_release
 from tests.support.virtual_time import CarefulVirtualTimeLoop, Clock
 
 hypothesis.settings.register_profile(
@@ -64,6 +65,12 @@ def pytest_asyncio_loop_factories(
 def clock() -> Clock:
     """Noon of a day in 2023, and then as the test's virtual time."""
     return Clock()
+
+
+@pytest.fixture(scope="session", params=RELEASES, ids=lambda major: f"prometheus{major}")
+def release(request: pytest.FixtureRequest) -> Release:
+    """Each release of Prometheus in turn."""
+    return find_release(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ from tests.support.programs import (
     eventually,
     get,
     query,
-    require,
     running_exporter,
     running_prometheus,
     running_simulator,
 )
+from tests.support.prometheus import Release
 
 pytestmark = pytest.mark.e2e
 
@@ -68,7 +68,9 @@ def exporter(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(
+    exporter: str, release: Release, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     target = exporter.removeprefix("http://")
     config = f"""
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
@@ -79,7 +81,8 @@ scrape_configs:
   - job_name: by-discovery
     http_sd_configs: [{{url: "{exporter}/sd", refresh_interval: 1s}}]
 """
-    with running_prometheus(tmp_path_factory.mktemp("prometheus"), config) as address:
+    folder = tmp_path_factory.mktemp("prometheus")
+    with running_prometheus(folder, config, release.prometheus) as address:
         yield address
 
 
@@ -121,10 +124,12 @@ def test_prometheus_discovers_instances_and_probes_each_without_honor_labels(
     assert {sample["value"][1] for sample in up} == {"1"}
 
 
-def test_promtool_finds_nothing_but_the_unit_that_was_asked_for(exporter: str) -> None:
+def test_promtool_finds_nothing_but_the_unit_that_was_asked_for(
+    exporter: str, release: Release
+) -> None:
     exposition = get(f"{exporter}/metrics")
     found = subprocess.run(
-        [require("promtool"), "check", "metrics"],
+        [release.promtool, "check", "metrics"],
         input=exposition.encode(),
         capture_output=True,
         check=False,

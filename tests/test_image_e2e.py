@@ -14,8 +14,8 @@ TOOLS = Path(sys.executable).parent
 
 @pytest.mark.parametrize(
     "command",
-    [["hadolint", "Dockerfile"], ["shellcheck", ".ci/image"]],
-    ids=["hadolint", "shellcheck"],
+    [["hadolint", "Dockerfile"], *(["shellcheck", f".ci/{n}"] for n in ("image", "prometheus3"))],
+    ids=["Dockerfile", "image", "prometheus3"],
 )
 def test_linter_has_nothing_to_say(command: list[str]) -> None:
     program, file = command

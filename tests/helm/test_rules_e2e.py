@@ -22,6 +22,7 @@ from exporter.simulator import (
 from tests.support.alerting import EXAMPLES, RULES, Pipeline, running_pipeline, shorten_alerts
 from tests.support.paths import ROOT
 from tests.support.programs import query, require
+from tests.support.prometheus import Release
 
 pytestmark = pytest.mark.e2e
 
@@ -68,8 +69,8 @@ def pair_exporters(inputs: list[dict[str, str]]) -> list[dict[str, str]]:
     return paired
 
 
-def test_promtool_accepts_the_rules() -> None:
-    run_program(require("promtool"), "check", "rules", str(RULES))
+def test_promtool_accepts_the_rules(release: Release) -> None:
+    run_program(release.promtool, "check", "rules", str(RULES))
 
 
 Rewrite = Callable[[list[dict[str, str]]], list[dict[str, str]]]
@@ -88,7 +89,7 @@ SCRAPED: dict[str, Rewrite] = {
 @pytest.mark.parametrize("scraped", SCRAPED)
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
 def test_alerts_are_the_same_however_they_are_scraped(
-    path: Path, scraped: str, tmp_path: Path
+    path: Path, scraped: str, release: Release, tmp_path: Path
 ) -> None:
     document = yaml.safe_load(path.read_text())
     document["rule_files"] = [str(RULES)]
@@ -96,10 +97,10 @@ def test_alerts_are_the_same_however_they_are_scraped(
         test["input_series"] = SCRAPED[scraped](test["input_series"])
     copy = tmp_path / path.name
     copy.write_text(yaml.safe_dump(document))
-    run_program(require("promtool"), "test", "rules", str(copy))
+    run_program(release.promtool, "test", "rules", str(copy))
 
 
-def test_queries_of_the_runbooks_are_promql(tmp_path: Path) -> None:
+def test_queries_of_the_runbooks_are_promql(release: Release, tmp_path: Path) -> None:
     queries = [
         query
         for page in sorted((ROOT / "docs/runbooks").glob("*.md"))
@@ -109,15 +110,17 @@ def test_queries_of_the_runbooks_are_promql(tmp_path: Path) -> None:
     rules = [{"record": f"query:{n}", "expr": query} for n, query in enumerate(queries)]
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "runbooks", "rules": rules}]}))
-    run_program(require("promtool"), "check", "rules", str(path))
+    run_program(release.promtool, "check", "rules", str(path))
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-probe.yml"])
-def test_example_of_a_scrape_job_is_valid_with_the_rules(name: str, tmp_path: Path) -> None:
+def test_example_of_a_scrape_job_is_valid_with_the_rules(
+    name: str, release: Release, tmp_path: Path
+) -> None:
     shutil.copy(EXAMPLES / name, tmp_path)
     (tmp_path / "rules").mkdir()
     shutil.copy(RULES, tmp_path / "rules" / "gaussdb-mysql-backup.yaml")
-    run_program(require("promtool"), "check", "config", str(tmp_path / name))
+    run_program(release.promtool, "check", "config", str(tmp_path / name))
 
 
 def test_example_of_alertmanager_is_valid() -> None:
@@ -153,11 +156,13 @@ projects:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(release: Release, tmp_path: Path) -> Iterator[Pipeline]:
     rules = shorten_alerts(tmp_path, {"GaussDBMySQLBackupStale": "1s"})
     # A backup each second. No more of them than two pages: a scrape reads the last hour.
     arguments = ("--instances", "2", "--every", "1", "--backups-per-instance", "90")
-    with running_pipeline(tmp_path, exporter_config, rules, *arguments) as running:
+    with running_pipeline(
+        tmp_path, exporter_config, rules, *arguments, prometheus=release.prometheus
+    ) as running:
         yield running
 
 

@@ -136,7 +136,11 @@ class Pipeline:
 
 @contextmanager
 def running_pipeline(
-    folder: Path, config_of: Callable[[str], str], rules: Path, *simulator_arguments: str
+    folder: Path,
+    config_of: Callable[[str], str],
+    rules: Path,
+    *simulator_arguments: str,
+    prometheus: str = "prometheus",
 ) -> Iterator[Pipeline]:
     """`config_of` gives the exporter's configuration for the simulator's address."""
     with (
@@ -144,6 +148,8 @@ def running_pipeline(
         running_simulator(folder, *simulator_arguments) as simulator,
         running_exporter(folder, config_of(simulator)) as exporter,
         running_alertmanager(folder, alertmanager_config(receiver)) as alertmanager,
-        running_prometheus(folder, prometheus_config(exporter, alertmanager, rules)) as prometheus,
+        running_prometheus(
+            folder, prometheus_config(exporter, alertmanager, rules), prometheus
+        ) as address,
     ):
-        yield Pipeline(simulator, prometheus, receiver)
+        yield Pipeline(simulator, address, receiver)

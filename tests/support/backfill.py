@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from tests.support.programs import free_port, require, running, until_ready
+from tests.support.programs import free_port, running, until_ready
+from tests.support.prometheus import Release
 
 _RECORD = re.compile(r"\bgaussdb_mysql[a-z0-9_]*(?::[a-z0-9_]+)+")
 MEMORY = "6h"
@@ -66,7 +67,7 @@ def in_turns(rules: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 @contextmanager
-def prometheus_on(data: Path, folder: Path, program: str = "prometheus") -> Iterator[str]:
+def prometheus_on(data: Path, folder: Path, release: Release) -> Iterator[str]:
     """A Prometheus that scrapes nothing, on a database that is there."""
     port = free_port()
     config = folder / "prometheus-nothing.yml"
@@ -74,7 +75,7 @@ def prometheus_on(data: Path, folder: Path, program: str = "prometheus") -> Iter
     log = folder / "prometheus.log"
     address = f"http://127.0.0.1:{port}"
     with running(
-        require(program),
+        release.prometheus,
         f"--config.file={config}",
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=10y",
@@ -85,20 +86,22 @@ def prometheus_on(data: Path, folder: Path, program: str = "prometheus") -> Iter
         yield address
 
 
-def load_history(openmetrics: Path, data: Path) -> None:
+def load_history(openmetrics: Path, data: Path, release: Release) -> None:
     command = ("tsdb", "create-blocks-from", "openmetrics", str(openmetrics), str(data))
-    subprocess.run((require("promtool"), *command), check=True, capture_output=True)
+    subprocess.run((release.promtool, *command), check=True, capture_output=True)
 
 
-def backfill(rules: Path, data: Path, folder: Path, *, start: float, end: float) -> None:
+def backfill(
+    rules: Path, data: Path, folder: Path, release: Release, *, start: float, end: float
+) -> None:
     """The records of `rules` from `start` to `end`, put beside the samples in `data`."""
     for n, turn in enumerate(in_turns([told_its_past(rule) for rule in load_records(rules)])):
         path = folder / f"turn-{n}.yaml"
         path.write_text(yaml.safe_dump({"groups": [{"name": "turn", "rules": turn}]}))
-        with prometheus_on(data, folder) as address:
+        with prometheus_on(data, folder, release) as address:
             done = subprocess.run(
                 (
-                    require("promtool"),
+                    release.promtool,
                     *("tsdb", "create-blocks-from", "rules", f"--url={address}"),
                     *(f"--start={start:.0f}", f"--end={end:.0f}", "--eval-interval=60s"),
                     *(f"--output-dir={data}", str(path)),

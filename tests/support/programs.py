@@ -140,12 +140,12 @@ def running_exporter(folder: Path, config: str, *arguments: str) -> Iterator[str
 
 
 @contextlib.contextmanager
-def running_prometheus(folder: Path, config: str) -> Iterator[str]:
+def running_prometheus(folder: Path, config: str, program: str = "prometheus") -> Iterator[str]:
     """A real Prometheus with a configuration; gives its address."""
     path = folder / "prometheus.yml"
     path.write_text(config)
     with _listening(
-        require("prometheus"),
+        require(program),
         f"--storage.tsdb.path={folder / 'tsdb'}",
         "--web.enable-lifecycle",
         config=path,

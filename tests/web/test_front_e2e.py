@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from exporter.web.live_config import LoadedWebConfig
 from exporter.web.server import serve
 from tests.support.certificates import Authority
 from tests.support.programs import free_port
+from tests.support.prometheus import Release
 
 pytestmark = pytest.mark.e2e
 
@@ -32,10 +32,10 @@ async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def prometheus(folder: Path, scrape_config: str) -> AsyncIterator[httpx.AsyncClient]:
+async def prometheus(
+    program: str, folder: Path, scrape_config: str
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the HTTP API of a real Prometheus with one scrape configuration."""
-    program = shutil.which("prometheus")
-    assert program, "install prometheus"
     config = folder / "prometheus.yml"
     config.write_text(f"scrape_configs:\n{scrape_config}")
     port = free_port()
@@ -68,7 +68,7 @@ async def query(client: httpx.AsyncClient, expression: str) -> list[float]:
 
 
 async def test_prometheus_scrapes_over_tls_with_client_certificate_and_password(
-    tmp_path: Path,
+    release: Release, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path)
     authority.issue("server")
@@ -116,7 +116,7 @@ async def test_prometheus_scrapes_over_tls_with_client_certificate_and_password(
     static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
 """
     try:
-        async with prometheus(tmp_path, scrape_config) as client_of_prometheus:
+        async with prometheus(release.prometheus, tmp_path, scrape_config) as client_of_prometheus:
             assert await query(client_of_prometheus, 'up{job="front"} == 1') == [1]
             assert await query(client_of_prometheus, "answer") == [42]
             assert await query(client_of_prometheus, 'up{job="wrong-password"} == 0') == [0]
