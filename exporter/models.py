@@ -97,7 +97,7 @@ class Reading:
     previous_end: float | None = None
     overdue: Overdue | None = None
     # End times within the lookback, ascending: the picture of the window. Shared, never written to.
-    ends: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
+    ends: Sequence[float] = field(default_factory=lambda: array("d"), repr=False)
 
 
 class TimeRange(NamedTuple):

@@ -1,8 +1,7 @@
 """The numbers made of a window. All pure."""
 
-from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import fsum, isfinite
@@ -22,7 +21,7 @@ class Sums:
     last: int
     size_kilobytes: float
     max_interval_seconds: float | None
-    ends: "array[float]" = field(repr=False)
+    ends: Sequence[float] = field(repr=False)
 
 
 def sum_up(window: Window, first: int, last: int) -> Sums:
@@ -43,7 +42,7 @@ def sum_up(window: Window, first: int, last: int) -> Sums:
             if first < last and previous >= window.shown_from
             else None
         ),
-        ends=window.ends[first:last],
+        ends=memoryview(window.ends)[first:last],
     )
 
 
