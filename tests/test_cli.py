@@ -698,7 +698,7 @@ async def test_the_demos_six_instances_differ_as_they_are_described(clock: Clock
             "asyncio pydantic structlog yaml",
         ),
         ("import exporter.command.checking", "aiohttp httpx jinja2 starlette uvicorn uvloop"),
-        ("import exporter.command.running", "exporter.simulator prettytable wcwidth"),
+        ("import exporter.command.running", "bcrypt exporter.simulator jinja2 prettytable wcwidth"),
     ],
 )
 def test_only_what_is_needed_is_loaded(doing: str, unneeded: str) -> None:

@@ -4,6 +4,7 @@ They are never asked through a proxy, and their answers are small.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -21,8 +22,10 @@ class LocalAnswer(NamedTuple):
 
 
 def create_local_client() -> httpx.AsyncClient:
-    """A client for `ask`: no proxy, not even the environment's."""
-    return httpx.AsyncClient(trust_env=False, follow_redirects=False)
+    """A client for `ask`: no proxy, not even the environment's; the system's trust."""
+    return httpx.AsyncClient(
+        verify=ssl.create_default_context(), trust_env=False, follow_redirects=False
+    )
 
 
 async def ask(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.web.basic_auth import BasicAuth
 from exporter.web.live_config import LoadedWebConfig
 
 
@@ -21,7 +20,11 @@ class Guard:
     ) -> None:
         self._web_config = web_config
         self._is_stopping = is_stopping
-        self._app = app if web_config is None else BasicAuth(app, self._users)
+        self._app = app
+        if web_config is not None:
+            from exporter.web.basic_auth import BasicAuth  # and bcrypt with it
+
+            self._app = BasicAuth(app, self._users)
 
     def _users(self) -> Mapping[str, str]:
         assert self._web_config is not None
