@@ -1,10 +1,11 @@
 """Never a wrong number of restores, whatever the cloud holds and its calls answer: a property.
 
-Each example draws instances with incremental and full backups, and a script: time passes, calls
-fail or tell nonsense, the configuration is loaded again, and in between one exporter is scraped.
-For every instance and source, either the published numbers are those of the last refresh that was
-answered rightly, or `source_success` is 0 and there is no number at all. The incremental backups
-know nothing of it.
+Each example draws instances with incremental and full backups, full backups of instances that are
+gone (pages of them, which move while they are read), and a script: time passes, calls fail or tell
+nonsense, the configuration is loaded again with other intervals or without the settings, and in
+between one exporter is scraped. For every instance and source, either the published numbers are
+those of the last refresh that was answered rightly, or `source_success` is 0 and there is no number
+at all. The incremental backups know nothing of it.
 
 The right numbers are computed here from the simulated rows and the definitions of the contract,
 with nothing of the exporter or of the simulator's own ranges.
@@ -12,6 +13,7 @@ with nothing of the exporter or of the simulator's own ranges.
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -42,13 +44,16 @@ from tests.support.factories import (
     make_exporter,
     make_instance,
     make_project,
+    parse_samples,
 )
 from tests.support.faults import RESET
-from tests.support.virtual_time import NOON, Clock, VirtualTimeLoop
+from tests.support.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
 
 # As in test_numbers.py; an example takes longer, so there are fewer.
 EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", "60")) // 5)
 NEW_EXAMPLES = "FUZZ_NEW" in os.environ
+# Of all that is published: to read the rest takes longer than the rest of an example.
+IS_READ = re.compile(r"gaussdb_mysql_(restorable|full_backup|source|scrape_success)")
 BREAKS_AFTER = 900.0
 # A silence after a 429, and the longest wait for what was never told.
 LONGEST_SILENCE = 900.0
@@ -98,6 +103,10 @@ def _no_list(document: Any) -> Any:
     return {"restore_time": []}
 
 
+def _nothing(document: Any) -> Any:
+    return {"restore_times": [], "backups": [], "total_count": 0}
+
+
 def _odd_status(rows: list[Any]) -> list[Any]:
     return [{**row, "status": "ODD"} for row in rows]
 
@@ -119,7 +128,9 @@ PASSING: Mapping[str, Fault] = {
     "reset": RESET,
     "hang": Fault(hang=True),
 }
-FAULTS = {**FINAL, **PASSING}
+# An answer like any other: there is nothing.
+NOTHING = "nothing"
+FAULTS = {**FINAL, **PASSING, NOTHING: Fault(alter=_nothing)}
 SPOILED_RANGES = ("inverted", "text", "seconds", "missing")
 
 
@@ -130,15 +141,24 @@ class Step:
     seconds: float
     window: str = ""  # a fault of the calls for restore windows, or a form of their answers
     full: str = ""
-    doing: str = "scrape"  # or probe, reload
+    doing: str = "scrape"  # or probe, reload, restart
     setting: int = 0  # of a reload
+    # Before which request for full backups how many others are made, or deleted in front.
+    moves: tuple[tuple[int, int], ...] = ()
 
 
-SETTINGS: Sequence[Mapping[str, Any]] = (
-    {"restore_window_interval": "5m", "full_backups_interval": "10m"},
-    {"restore_window_interval": "1m", "full_backups_interval": "2m"},
-    {"restore_window_interval": "20s", "full_backups_interval": "20s"},
+BOTH = {"restore_window": True, "full_backups": True}
+SLOW = {"restore_window_interval": "5m", "full_backups_interval": "10m"}
+# What is on, and how often it is asked for.
+SETTINGS: Sequence[tuple[Mapping[str, bool], Mapping[str, str]]] = (
+    (BOTH, SLOW),
+    (BOTH, {"restore_window_interval": "1m", "full_backups_interval": "2m"}),
+    (BOTH, {"restore_window_interval": "20s", "full_backups_interval": "20s"}),
+    ({"restore_window": True}, SLOW),
+    ({"full_backups": True}, SLOW),
+    ({}, SLOW),
 )
+SKEWS = [0.0, 0.0, 0.0, 7_200.0, -7_200.0, -40 * 86_400.0]
 
 
 @dataclass(frozen=True)
@@ -146,6 +166,8 @@ class Scenario:
     contents: list[SimulatedInstance]
     knobs: Mapping[str, Any]
     steps: list[Step]
+    others: int = 0  # full backups of instances that are gone
+    skew: float = 0.0  # of the exporter's clock
 
 
 STEPS = st.builds(
@@ -153,9 +175,13 @@ STEPS = st.builds(
     st.sampled_from([0.0, 1.0, 15.0, 60.0, 60.0, 61.0, 300.0, 600.0, 1_300.0]),
     st.sampled_from(["", "", "", *FAULTS, *SPOILED_RANGES]),
     st.sampled_from(["", "", "", "odd", *FAULTS]),
-    st.sampled_from(["scrape", "scrape", "scrape", "probe", "reload"]),
+    st.sampled_from(["scrape", "scrape", "scrape", "probe", "reload", "restart"]),
     st.integers(0, len(SETTINGS) - 1),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(-3, 3)), max_size=3).map(tuple),
 )
+# About the borders of pages, of which each begins with the last row of the one before; and more
+# pages than there are instances.
+OTHERS = st.sampled_from([0, 0, 0, 0, 0, 3, 96, 99, 100, 101, 197, 250, 480])
 
 
 @st.composite
@@ -168,9 +194,19 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             "restore_times": draw(st.sampled_from(["true", "split"])),
             "total_count": draw(st.sampled_from(["true", "true", "missing", "null", "lie"])),
             "show_empty_end_as": draw(st.sampled_from(["null", "empty", "missing"])),
+            "time_offset": draw(st.sampled_from([480, 480, 0, -210, 840])),
+            "time_form": draw(st.sampled_from(["basic", "colon", "zulu"])),
         },
         draw(st.lists(STEPS, min_size=1, max_size=12)),
+        draw(OTHERS),
+        draw(st.sampled_from(SKEWS)),
     )
+
+
+def make_other(number: int, begin: float) -> SimulatedFullBackup:
+    """A manual one of an instance that is gone, anywhere among the others by its id."""
+    id_ = f"e{number * 7_919 % 9_973:06d}{number:025d}br07"
+    return SimulatedFullBackup(id_, begin, begin + 60, backup_type="manual", instance_id="gone")
 
 
 # What is right ---------------------------------------------------------------------------------
@@ -241,6 +277,11 @@ def right_full(instance: SimulatedInstance, now: float) -> dict[str, float]:
     return numbers
 
 
+# What is told of an instance of which the cloud lists nothing.
+OF_NOTHING = {
+    "restore_window": {"restorable_ranges": 0.0},
+    "full_backups": {"full_backups auto": 0.0, "full_backups manual": 0.0},
+}
 RIGHT: Mapping[str, Callable[[SimulatedInstance, float], dict[str, float]]] = {
     "restore_window": right_window,
     "full_backups": right_full,
@@ -273,19 +314,28 @@ class Run:
     simulator: Simulator
     setting: int = 0
     behaviour: dict[str, str] = field(default_factory=dict)  # by operation
-    # When a source of an instance (or, with "", of all) was answered rightly, or refused for good.
+    moves: list[tuple[int, int]] = field(default_factory=list)
+    listings: int = 0  # requests for full backups in this step
+    made: int = 1_000  # others
+    # When a source of an instance (or, with "", of all) was answered rightly, was told to have
+    # nothing, or was refused for good.
     good: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    nothing: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     refused: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def fault_of(self, request: RecordedRequest) -> Fault | None:
         source = CALLS.get(request.operation)
         if source is None:
             return None
+        if source == "full_backups":
+            self.move_others(request.at)
         behaviour = self.behaviour.get(source, "")
         key = source, request.instance_id
         if not behaviour or self.spoils_nothing(behaviour, request):
             self.good.setdefault(key, []).append(request.at)
             return None
+        if behaviour == NOTHING:
+            self.nothing.setdefault(key, []).append(request.at)
         if behaviour in FINAL or behaviour in SPOILED_RANGES:
             self.refused[key] = request.at
         if behaviour == "odd":
@@ -299,6 +349,19 @@ class Run:
             return Fault(rows=_odd_status)
         return FAULTS.get(behaviour)
 
+    def move_others(self, now: float) -> None:
+        """The rows of others move those of ours to other places, between two pages."""
+        self.listings += 1
+        others = self.simulator.projects[PROJECT].left_behind
+        for request, count in self.moves:
+            if request == self.listings:
+                if count < 0:
+                    del others[count:]  # the newest
+                else:
+                    numbers = range(self.made, self.made + count)
+                    others += [make_other(number, now - 60) for number in numbers]
+                    self.made += count
+
     def spoils_nothing(self, behaviour: str, request: RecordedRequest) -> bool:
         """Whether there is no range to spoil, or none that is longer than a moment to turn."""
         if behaviour not in ("inverted", "text", "seconds"):
@@ -310,20 +373,22 @@ class Run:
         )
 
     def load(self) -> Config:
+        defaults, intervals = SETTINGS[self.setting]
         return make_config(
             *(instance.id for instance in self.scenario.contents),
-            defaults={"restore_window": True, "full_backups": True},
-            api={"timeout": "3s", "retries": 1, "rate_limit": 0, **SETTINGS[self.setting]},
+            defaults=defaults,
+            api={"timeout": "3s", "retries": 1, "rate_limit": 0, **intervals},
         )
 
     def behave(self, step: Step) -> None:
         self.behaviour = {"restore_window": step.window, "full_backups": step.full}
+        self.moves, self.listings = list(step.moves), 0
         spoiled = step.window in SPOILED_RANGES
         form = step.window if spoiled else self.scenario.knobs["restore_times"]
         self.simulator.knobs = Knobs(**{**self.scenario.knobs, "restore_times": form})
 
     async def run(self) -> None:
-        exporter = await make_exporter(self.simulator, self.load, clock=self.clock)
+        exporter = await self.start()
         try:
             for step in self.scenario.steps:
                 await self.clock.advance(step.seconds)
@@ -331,59 +396,109 @@ class Run:
                 if step.doing == "reload":
                     self.setting = step.setting
                     await exporter.reload()
+                if step.doing == "restart":
+                    await exporter.aclose()
+                    exporter = await self.start()
                 await self.ask(exporter, probe=step.doing == "probe")
             await self.recover(exporter)
         finally:
             await exporter.aclose()
 
+    async def start(self) -> Exporter:
+        clock = Clock(offset=self.scenario.skew)
+        return await make_exporter(self.simulator, self.load, clock=clock)
+
     async def recover(self, exporter: Exporter) -> None:
         """When all works again, all is told again, within a silence and an interval."""
         self.behave(Step(0.0))
         interval = self.interval("full_backups")
-        for _ in range(floor((LONGEST_SILENCE + 2 * interval) / 120) + 2):
-            await self.clock.advance(120)
-            found = await self.ask(exporter)
+        for _ in range(floor((LONGEST_SILENCE + 2 * interval) / 300) + 1):
+            await self.clock.advance(300)
+            await exporter.scraper.scrape(30)
+        found = await self.ask(exporter)
         for instance in self.scenario.contents:
             for source in RIGHT:
                 told = found.of("source_success", instance.id, source=source)
-                lies = source == "full_backups" and self.scenario.knobs["total_count"] == "lie"
-                assert told == float(not lies), (instance.id, source)
+                lies = source == "full_backups" and self.lies
+                assert told == (float(not lies) if self.is_on(source) else None), (
+                    instance.id,
+                    source,
+                )
+
+    @property
+    def lies(self) -> bool:
+        """Whether the cloud announces more rows than there are."""
+        return bool(self.scenario.knobs["total_count"] == "lie")
+
+    def is_on(self, source: str) -> bool:
+        return SETTINGS[self.setting][0].get(source, False)
 
     def interval(self, source: str) -> float:
-        text = SETTINGS[self.setting][f"{source}_interval"]
+        text = SETTINGS[self.setting][1][f"{source}_interval"]
         return float(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
 
     async def ask(self, exporter: Exporter, *, probe: bool = False) -> Samples:
         asked = self.scenario.contents[:1] if probe else self.scenario.contents
         path = f"/probe?project={PROJECT}&instance={asked[0].id}" if probe else "/metrics"
         begun = self.clock()
-        found = (await fetch_metrics(exporter, path=path, timeout=30)).samples
+        text = (await fetch_metrics(exporter, path=path, timeout=30)).text
+        found = parse_samples("".join(filter(IS_READ.match, text.splitlines(keepends=True))))
         for instance in asked:
             self.check(instance, found, begun)
         return found
 
     def check(self, instance: SimulatedInstance, found: Samples, begun: float) -> None:
-        assert found.of("scrape_success", instance.id) == 1
+        if not self.lies:  # else the last backup before the lookback may not be found
+            assert found.of("scrape_success", instance.id) == 1
         for source, numbers in published(found, instance.id).items():
             success = found.of("source_success", instance.id, source=source)
             at = found.of("source_last_success_timestamp_seconds", instance.id, source=source)
-            good = [*self.good.get((source, instance.id), ()), *self.good.get((source, ""), ())]
-            assert at is None or at in good, f"{source}: no right answer at {at}"
+            if not self.is_on(source):
+                assert (success, at, numbers) == (None, None, {}), f"{source} is off"
+                continue
+            right = self.right_answers(source, instance, at) if at is not None else []
             if not success:
+                assert success == 0
                 assert numbers == {}, f"{source} of {instance.id} has failed"
                 continue
             assert at is not None
-            assert numbers == RIGHT[source](instance, at), f"{source} as of {at - NOON}"
-            assert self.clock() - at <= 2 * self.interval(source) + 2
+            assert numbers in right, f"{source} as of {at - NOON}: {numbers}, not of {right}"
+            assert self.clock() - at <= 2 * self.interval(source) + 2 + self.tolerance
             refused = max(
                 self.refused.get((source, key), float("-inf")) for key in ("", instance.id)
             )
-            assert not at < refused < begun, f"{source}: a refusal since has changed nothing"
+            assert not at + self.tolerance < refused < begun, (
+                f"{source}: a refusal since has changed nothing"
+            )
+
+    @property
+    def tolerance(self) -> float:
+        """The cloud's time is known to a second or two where the machine's own is of no use."""
+        return 2.0 if self.scenario.skew else 0.0
+
+    def right_answers(
+        self, source: str, instance: SimulatedInstance, at: float
+    ) -> list[dict[str, float]]:
+        """What may be told after a refresh that succeeded at that moment; there was one."""
+
+        def moments(of: Mapping[tuple[str, str], list[float]]) -> list[float]:
+            asked = [*of.get((source, instance.id), ()), *of.get((source, ""), ())]
+            return [moment for moment in asked if abs(moment - at) <= self.tolerance]
+
+        right = [RIGHT[source](instance, moment) for moment in moments(self.good)]
+        right += [OF_NOTHING[source] for _ in moments(self.nothing)]
+        assert right, f"{source}: no right answer at {at - NOON}"
+        return right
 
 
 def execute(scenario: Scenario) -> None:
     clock = Clock()
     simulator = Simulator([make_project(*scenario.contents)], clock=clock, seed=1)
+    simulator.projects[PROJECT].left_behind = [
+        # One every four minutes: among those of the instances, whatever the order.
+        make_other(number, NOON - 13 * HOUR + number * 240.0)
+        for number in range(scenario.others)
+    ]
     run = Run(scenario, clock, simulator)
     run.behave(Step(0.0))
     simulator.fault_script = run.fault_of
