@@ -421,8 +421,12 @@ async def test_once_waits_for_them_as_long_as_it_may(clock: Clock) -> None:
     assert result.restore_window.reading is not None
 
 
-async def test_queries_take_no_longer_where_everything_is_due_at_once(clock: Clock) -> None:
-    """Fifty requests a second, a fifth of a second each: the queries have the first ones."""
+@pytest.mark.parametrize("pause", [0, 3_600])
+async def test_queries_take_no_longer_where_everything_is_due_at_once(
+    clock: Clock, pause: float
+) -> None:
+    """Fifty requests a second, a fifth of a second each: the queries have the first ones. At the
+    first scrape, and at one that comes when all intervals are over."""
     ids = [instance_id(number) for number in range(80)]
 
     async def scrape(defaults: Mapping[str, bool]) -> tuple[list[float], float]:
@@ -430,14 +434,22 @@ async def test_queries_take_no_longer_where_everything_is_due_at_once(clock: Clo
         simulator = make_simulator(
             *(restorable(id_, hours=1) for id_ in ids), clock=clock, latency_seconds=0.2
         )
-        started = clock()
         config = make_config(*ids, defaults=defaults)
         async with running_exporter(simulator, config) as exporter:
+            if pause:
+                await fetch_metrics(exporter, timeout=30)
+                await clock.advance(pause)
+            started = clock()
             found = (await fetch_metrics(exporter, timeout=30)).samples
+            await clock.advance(20)
         assert set(found.by_instance("scrape_success").values()) == {1.0}
+        if defaults:  # they were due indeed, and were asked
+            since = [each.at for each in simulator.requests_of("show_restore_time")]
+            assert sum(at >= started for at in since) == 80
         asked_at: dict[str, float] = {}
         for request in simulator.requests_of("list_backups"):
-            asked_at.setdefault(request.instance_id, request.at - started)
+            if request.at >= started:
+                asked_at.setdefault(request.instance_id, request.at - started)
         assert len(asked_at) == 80
         return sorted(asked_at.values()), max(found.by_instance("scrape_duration_seconds").values())
 
