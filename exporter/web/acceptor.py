@@ -7,19 +7,20 @@ import asyncio
 import errno
 import heapq
 import math
-import select
 import socket
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from operator import attrgetter, itemgetter
 
 import structlog
 
 from exporter.web.client_limits import ClientLimits
-from exporter.web.connection import ClientConnection
+from exporter.web.connection import ClientConnection, is_over
 from exporter.web.live_config import LoadedWebConfig
 from exporter.web.repeats import Repeats
 from exporter.web.tls_transport import TlsConnection
+from exporter.web.unread import has_unread
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,8 @@ class Acceptor:
     def end_overdue(self, now: float) -> None:
         """Ends handshakes that take too long."""
         for connection, since in list(self._handshakes.items()):
-            if now - since >= self._limits.handshake_seconds:
+            deadline = since + self._limits.handshake_seconds
+            if is_over(deadline, now, partial(has_unread, connection.raw)):
                 connection.abort("it was not over in time")
 
     def check(self) -> None:
@@ -143,7 +145,7 @@ class Acceptor:
             *((each.waiting_since, each) for each in connections),
         ]
         for since, each in heapq.nsmallest(_LOOKED_AT, waiting, key=itemgetter(0)):
-            if since < math.inf and (since < 0 or not _has_said_more(each)):
+            if since < math.inf and (since < 0 or not has_unread(_raw(each))):
                 self._spare(each)
                 return True
         stalled = min(connections, key=attrgetter("stalled_since"), default=None)
@@ -162,11 +164,5 @@ class Acceptor:
             each.abort()
 
 
-def _has_said_more(each: _Client) -> bool:
-    transport = each.raw if isinstance(each, TlsConnection) else each.transport
-    descriptor = transport.get_extra_info("socket").fileno()
-    if descriptor < 0:  # just closed
-        return False
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+def _raw(each: _Client) -> asyncio.BaseTransport:
+    return each.raw if isinstance(each, TlsConnection) else each.transport

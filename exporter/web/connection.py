@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -24,12 +25,21 @@ from exporter.web.request_head import (
     check_version,
     split_target,
 )
+from exporter.web.unread import has_room, has_unread
 
 log = structlog.get_logger(__name__)
 
 # Of a client that goes on talking though it was refused.
 _MOST_DROPPED_BYTES = 4 * 1024 * 1024
+# For how long a client is not blamed for what this process has not looked at yet.
+_MOST_HELD_UP_SECONDS = 5.0
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30} ")
+
+
+def is_over(deadline: float, now: float, has_moved: Callable[[], bool]) -> bool:
+    """Whether a client is too late. Not where it has done its part, and a process that was held
+    up has not looked at that yet."""
+    return now >= deadline and (now >= deadline + _MOST_HELD_UP_SECONDS or not has_moved())
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -66,7 +76,9 @@ class ClientConnection(HttpToolsProtocol):
         self._unanswered: deque[RequestResponseCycle] = deque()
 
     def is_overdue(self, now: float) -> bool:
-        return now >= min(self._request_deadline, self._write_deadline)
+        return is_over(self._request_deadline, now, lambda: has_unread(self.transport)) or is_over(
+            self._write_deadline, now, lambda: has_room(self.transport)
+        )
 
     # Ending
 

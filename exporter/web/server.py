@@ -7,7 +7,6 @@ uvicorn parses and answers HTTP. What it leaves open is beside it: sockets (`lis
 
 import asyncio
 import contextlib
-import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -32,7 +31,6 @@ log = structlog.get_logger(__name__)
 
 # For running requests to end in once the server is told to stop.
 GRACE_SECONDS = 10.0
-_HELD_UP_SECONDS = 0.5  # between two looks at the clock, of which there are ten a second
 
 
 async def serve(
@@ -113,7 +111,6 @@ class _Server(uvicorn.Server):
         self._limits = limits
         self._answers = BoundedAnswers(guard, AnswerBudget(limits.answers_bytes))
         self._grace_seconds = grace_seconds
-        self._ticked_at = -math.inf
         self._acceptor = Acceptor(
             self._make_connection, self._connections, web_config=web_config, limits=limits
         )
@@ -132,13 +129,10 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         now = time.monotonic()
-        # A process that was held up has not read yet what has come in time.
-        if now - self._ticked_at < _HELD_UP_SECONDS:
-            for connection in self._connections():
-                if connection.is_overdue(now):
-                    connection.abort()
-            self._acceptor.end_overdue(now)
-        self._ticked_at = now
+        for connection in self._connections():
+            if connection.is_overdue(now):
+                connection.abort()
+        self._acceptor.end_overdue(now)
         self._acceptor.check()
         return await super().on_tick(counter)
 
