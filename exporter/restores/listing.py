@@ -6,9 +6,9 @@ from typing import Protocol
 
 from exporter.errors import ApiError, BadResponseError, DeadlineError, Reason
 from exporter.models import Failure, FullBackup, FullBackups, Source, UnreadableBackup
-from exporter.restores.errand import Errand
 from exporter.restores.full_backups import summarise
 from exporter.restores.known import Known
+from exporter.restores.schedule import RefreshSchedule
 from exporter.transport.pages import PAGE_ROWS, Page, read_pages
 from exporter.transport.query import Query
 
@@ -40,7 +40,7 @@ class FullBackupsSource:
     ) -> None:
         self._client = client
         self._clock = clock
-        self.errand = Errand((Source.FULL_BACKUPS, project_id), interval)
+        self.schedule = RefreshSchedule((Source.FULL_BACKUPS, project_id), interval)
         self._known: dict[str, Known[FullBackups]] = {}
         # The project's listing is longer than a listing for each of so many instances.
         self._few = 1
@@ -48,15 +48,15 @@ class FullBackupsSource:
     def adopt(self, previous: "FullBackupsSource") -> None:
         self._known = previous._known
         self._few = previous._few
-        self.errand.adopt(previous.errand, self._clock())
+        self.schedule.adopt(previous.schedule, self._clock())
 
     def known(self, instance_id: str) -> Known[FullBackups]:
         return self._known.get(instance_id) or Known()
 
     def is_due(self, wanted: Iterable[str], now: float) -> bool:
         """Also where an instance is wanted that no listing was asked about yet."""
-        return self.errand.is_due(now) or (
-            self.errand.task is None and any(id_ not in self._known for id_ in wanted)
+        return self.schedule.is_due(now) or (
+            self.schedule.task is None and any(id_ not in self._known for id_ in wanted)
         )
 
     def excuse(self, wanted: Iterable[str], failure: Failure) -> None:

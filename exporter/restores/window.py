@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from exporter.models import Instance, RestoreWindow, Source, TimeRange
-from exporter.restores.errand import Errand
 from exporter.restores.known import Known
 from exporter.restores.ranges import merge
+from exporter.restores.schedule import RefreshSchedule
 from exporter.transport.query import Query
 
 
@@ -27,12 +27,12 @@ class RestoreWindowSource:
         self._instance = instance
         self._client = client
         self._clock = clock
-        self.errand = Errand((Source.RESTORE_WINDOW, *instance.key), interval)
+        self.schedule = RefreshSchedule((Source.RESTORE_WINDOW, *instance.key), interval)
         self.known: Known[RestoreWindow] = Known()
 
     def adopt(self, previous: "RestoreWindowSource") -> None:
         self.known = previous.known
-        self.errand.adopt(previous.errand, self._clock())
+        self.schedule.adopt(previous.schedule, self._clock())
 
     async def refresh(self, query: Query) -> None:
         """Raises ApiError, DeadlineError; whoever catches it says so to `known`."""

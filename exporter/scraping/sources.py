@@ -22,9 +22,9 @@ from exporter.models import (
 )
 from exporter.restores.listing import FullBackupsSource
 from exporter.restores.window import RestoreWindowSource
-from exporter.scraping.behind import AT_ONCE, Turns
 from exporter.scraping.failures import failure_of, mistake
 from exporter.scraping.project import Project, origin_of
+from exporter.scraping.refresh_queue import AT_ONCE, RefreshQueue
 from exporter.transport.query import Meter, Query
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,9 @@ class Sources:
         self._entries: dict[InstanceKey, _Entry] = {}
         self._listings: dict[str, FullBackupsSource] = {}
         self._inherited: dict[InstanceKey, _Entry] = {}
-        self._turns = {project_id: Turns(partial(room, project_id)) for project_id in projects}
+        self._queues = {
+            project_id: RefreshQueue(partial(room, project_id)) for project_id in projects
+        }
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequence = itertools.count()
 
@@ -114,8 +116,8 @@ class Sources:
         for instance in asked:
             entry = self._entry(instance)
             window = entry.window
-            if window is not None and window.errand.is_due(self._now(instance.project_id)):
-                window.errand.task = self._begin(
+            if window is not None and window.schedule.is_due(self._now(instance.project_id)):
+                window.schedule.task = self._begin(
                     self._refresh_window(instance, window, entry.meter)
                 )
                 started += 1
@@ -125,7 +127,7 @@ class Sources:
             wanted = [each for each in known if each.full_backups and each.project_id == project_id]
             listing = self._listing(project_id)
             if listing.is_due([each.id for each in wanted], self._now(project_id)):
-                listing.errand.task = self._begin(
+                listing.schedule.task = self._begin(
                     self._refresh_listing(project_id, listing, wanted)
                 )
 
@@ -134,20 +136,20 @@ class Sources:
         loop = asyncio.get_running_loop()
         pending = set(self._worth_waiting_for(asked))
         if pending and loop.time() < until:
-            for turns in self._turns.values():
-                turns.start()
+            for queue in self._queues.values():
+                queue.start()
             await asyncio.wait(pending, timeout=until - loop.time())
 
     def _worth_waiting_for(self, asked: Iterable[Instance]) -> Iterable["asyncio.Task[None]"]:
         for instance in asked:
             now = self._now(instance.project_id)
             if instance.restore_window and (window := self._entry(instance).window) is not None:
-                task, interval = window.errand.task, window.errand.interval
+                task, interval = window.schedule.task, window.schedule.interval
                 if task is not None and window.known.is_wanting(now, interval):
                     yield task
             if instance.full_backups:
                 listing = self._listing(instance.project_id)
-                task, interval = listing.errand.task, listing.errand.interval
+                task, interval = listing.schedule.task, listing.schedule.interval
                 if task is not None and listing.known(instance.id).is_wanting(now, interval):
                     yield task
 
@@ -158,18 +160,18 @@ class Sources:
         now, entry = self._now(instance.project_id), self._entry(instance)
         window = full = None
         if entry.window is not None:
-            window = entry.window.known.result(now, entry.window.errand.interval)
+            window = entry.window.known.result(now, entry.window.schedule.interval)
         if instance.full_backups:
             listing = self._listing(instance.project_id)
-            full = listing.known(instance.id).result(now, listing.errand.interval)
+            full = listing.known(instance.id).result(now, listing.schedule.interval)
         return SourceResults(window, full, entry.meter.requests, entry.meter.errors)
 
     async def aclose(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for turns in self._turns.values():
-            turns.close()
+        for queue in self._queues.values():
+            queue.close()
 
     # What is known of whom ---------------------------------------------------------------------
 
@@ -181,8 +183,8 @@ class Sources:
     def _forget(self, known: set[InstanceKey]) -> None:
         for key in self._entries.keys() - known:
             window = self._entries.pop(key).window
-            if window is not None and window.errand.task is not None:
-                window.errand.task.cancel()
+            if window is not None and window.schedule.task is not None:
+                window.schedule.task.cancel()
 
     def _entry(self, instance: Instance) -> _Entry:
         entry = self._entries.get(instance.key)
@@ -232,7 +234,7 @@ class Sources:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(_PATIENCE_SECONDS, excuse, _NOT_ASKED)
         try:
-            async with self._turns[project_id].turn():
+            async with self._queues[project_id].turn():
                 timer.cancel()
                 yield
         finally:
@@ -260,9 +262,9 @@ class Sources:
             log.exception("refresh broke", project=instance.project_id, instance=instance.id)
             window.known.fail(Failure.of(mistake(exc)))
         finally:
-            window.errand.task = None
+            window.schedule.task = None
         now = self._now(instance.project_id)
-        window.errand.done(now, succeeded=window.known.failure is None)
+        window.schedule.done(now, succeeded=window.known.failure is None)
 
     async def _refresh_listing(
         self, project_id: str, listing: FullBackupsSource, wanted: Collection[Instance]
@@ -280,8 +282,8 @@ class Sources:
             log.exception("refresh broke", project=project_id)
             listing.fail(meters, Failure.of(mistake(exc)))
         finally:
-            listing.errand.task = None
-        listing.errand.done(self._now(project_id), succeeded=succeeded)
+            listing.schedule.task = None
+        listing.schedule.done(self._now(project_id), succeeded=succeeded)
 
     def _explain(self, exc: ApiError | DeadlineError, meter: Meter) -> Failure:
         if isinstance(exc, DeadlineError):

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from exporter.scraping.behind import AT_ONCE
 from exporter.scraping.in_flight import InFlightQuery
 from exporter.scraping.listings import WindowListings
+from exporter.scraping.refresh_queue import AT_ONCE
 
 _ANSWER_SECONDS = 5.0
 # How long what has time waits for listings of whole windows, which may take many minutes.

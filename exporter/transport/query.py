@@ -38,7 +38,7 @@ class Meter:
 
 @dataclass(slots=True, eq=False)
 class Query:
-    """One query of an instance, or another errand, on its way through the limits.
+    """One query of an instance, or of a source, on its way through the limits.
 
     `deadline` is in the event loop's time. Waiting ends there; a request that was sent goes on.
     Of what is new the first request of each query goes before the further ones. Then lower

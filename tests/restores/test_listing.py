@@ -193,7 +193,7 @@ async def test_backups_deleted_while_pages_are_read_are_noticed(clock: Clock) ->
 async def test_an_instance_that_nobody_asked_about_makes_it_due(clock: Clock) -> None:
     source = make_source(Cloud(*fleet(3, 1)), clock)
     await refresh(source, "i0")
-    source.errand.done(NOON, succeeded=True)
+    source.schedule.done(NOON, succeeded=True)
     assert not source.is_due(["i0"], NOON)
     assert source.is_due(["i0", "i1"], NOON)
 

@@ -11,7 +11,7 @@ _AGAIN_SECONDS = 60.0
 
 
 @dataclass(slots=True, eq=False)
-class Errand:
+class RefreshSchedule:
     """Due at once at first, and then once in each interval, when `key` says so.
 
     What has failed is tried again after a minute, then twice as long, up to the interval.
@@ -34,7 +34,7 @@ class Errand:
             wait = doubled(_AGAIN_SECONDS, self.failures)
             self.due_at = min(self.due_at, now + wait) if wait < self.interval else self.due_at
 
-    def adopt(self, previous: "Errand", now: float) -> None:
+    def adopt(self, previous: "RefreshSchedule", now: float) -> None:
         """Go on with the times of an earlier configuration's, not later than those of this."""
         self.failures = previous.failures
         self.due_at = min(previous.due_at, next_due(self.key, now, self.interval))

@@ -1,4 +1,4 @@
-"""Turns of a project's refreshes: a few at once, and none while something more urgent is asked."""
+"""Where a project's refreshes wait: a few run at once, none while what is urgent is asked."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ _Waiter = tuple["asyncio.Future[None]", float]
 
 
 @dataclass(slots=True, eq=False)
-class Turns:
+class RefreshQueue:
     """Of one project, in the order in which they were asked for."""
 
     # How many may be under way now, where the first one has waited for so many seconds.
