@@ -32,6 +32,11 @@ RUN tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-index --
     && tools/bin/pip --python /opt/exporter/bin/python3 install --no-cache-dir \
         --disable-pip-version-check --no-index --no-deps dist/*.whl
 COPY docker/healthcheck.py /opt/exporter/healthcheck.py
+# Only what runs: no other programs, no sources of compiled modules, no types.
+RUN find /opt/exporter/bin -type f ! -name gaussdb-mysql-backup-exporter -delete \
+    && find /opt/exporter/lib -type f \
+        \( -name '*.c' -o -name '*.h' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.pyx' \) -delete \
+    && rm -rf /opt/exporter/include
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.0.0

@@ -55,6 +55,8 @@ def test_image_is_built_and_does_what_it_promises() -> None:
         "ok: its labels tell version, revision and time",
         "ok: all that it adds to its base is in /opt/exporter",
         "ok: no layer holds pip, its settings or a secret of the build",
+        "ok: nothing in it that does not run",
+        "ok: it adds at most 70 MB to its base",
         f"ok: --version tells {exporter.__version__}",
         "ok: --print-rules prints the shipped rules",
         "ok: --demo is scraped from outside",

@@ -84,7 +84,9 @@ def parse_error_body(body: bytes) -> ErrorBody:
         return ErrorBody()
     if isinstance(tree, dict) and isinstance(tree.get("error"), dict):
         nested = tree["error"]
-        return ErrorBody(_text(nested, "code"), _text(nested, "message"))
+        # A number is the status once more, in IAM's answers; its codes are texts (IAM.0011).
+        code = "" if isinstance(nested.get("code"), int) else _text(nested, "code")
+        return ErrorBody(code, _text(nested, "message"))
     if not isinstance(tree, dict):
         return ErrorBody()
     return ErrorBody(_text(tree, "error_code"), _text(tree, "error_msg"), _text(tree, "request_id"))

@@ -39,7 +39,7 @@ def test_every_status_has_some_reason(status: int) -> None:
         ({"error_code": "DBS.280404", "error_msg": "bad id"}, ErrorBody("DBS.280404", "bad id")),
         (
             {"error": {"code": 401, "message": "wrong password", "title": "Unauthorized"}},
-            ErrorBody("401", "wrong password"),
+            ErrorBody("", "wrong password"),  # a status, no code
         ),
         ({"error_code": "IAM.0011", "error_msg": "no"}, ErrorBody("IAM.0011", "no")),
         ({"error": "text"}, ErrorBody()),
