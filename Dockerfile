@@ -35,7 +35,7 @@ COPY docker/healthcheck.py /opt/exporter/healthcheck.py
 # Only what runs: no other programs, no sources of compiled modules, no types.
 RUN find /opt/exporter/bin -type f ! -name gaussdb-mysql-backup-exporter -delete \
     && find /opt/exporter/lib -type f \
-        \( -name '*.c' -o -name '*.h' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.pyx' \) -delete \
+        \( -name '*.c' -o -name '*.h' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.pyi' -o -name '*.pyx' \) -delete \
     && rm -rf /opt/exporter/include
 
 FROM ${BASE_IMAGE}

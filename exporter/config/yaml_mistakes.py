@@ -11,6 +11,8 @@ import yaml
 
 from exporter.config.document import Place
 
+MAX_DEPTH = 100  # of collections in each other
+
 # Characters that look like a space or like nothing: copied from web pages, chats and documents.
 ODD_SPACES = {
     "\u00a0": "a no-break space (U+00A0)",
@@ -38,6 +40,8 @@ _WORDS = (
     ("invalid Unicode character escape", "no such character; write it itself, not its \\u escape"),
     ("another document", "a second document begins here: remove the line '---'"),
     ("unexpected end of stream", "the quote that is opened here is never closed"),
+    # Newer libyaml's own bound, far above ours: it looks ahead and may meet it first.
+    ("maximum nesting depth", f"nested over {MAX_DEPTH} levels deep"),
     ("expected ',' or ']'", "the list that is opened with '[' goes on without ',' or ']'"),
     ("expected ',' or '}'", "the mapping that is opened with '{' goes on without ',' or '}'"),
 )

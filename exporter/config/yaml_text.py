@@ -13,7 +13,7 @@ from exporter.config.document import (
     write_problem,
 )
 from exporter.config.files import MAX_TEXT_BYTES, TOO_LARGE
-from exporter.config.yaml_mistakes import explain, odd_space_in
+from exporter.config.yaml_mistakes import MAX_DEPTH, explain, odd_space_in
 from exporter.errors import ConfigError
 
 if yaml.__with_libyaml__:
@@ -22,7 +22,6 @@ if yaml.__with_libyaml__:
 else:  # pragma: no cover - wheels of PyYAML carry libyaml; this is for those who build it without
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
-MAX_DEPTH = 100
 MAX_NODES = 1_000_000  # after aliases are written out; plain text of 1 MiB holds half as many
 
 _STRING_TAGS = ("!", "tag:yaml.org,2002:str")
