@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from hatch_build import ProjectUrls
 from tests.support.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -65,3 +67,33 @@ def test_a_release_asks_for_all_its_variables_before_it_publishes() -> None:
 def test_every_lock_is_made_by_make_lock() -> None:
     made = re.findall(r"-o (requirements\S*\.lock)", (ROOT / "Makefile").read_text())
     assert sorted(made) == sorted(path.name for path in ROOT.glob("*.lock"))
+
+
+def test_the_package_index_gets_a_readme_whose_links_lead_somewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PROJECT_URL", "https://git.example/team/exporter/")
+    metadata: dict[str, Any] = {}
+    ProjectUrls(str(ROOT), {}).update(metadata)
+    targets = re.findall(r"\]\(([^)]*)\)", metadata["readme"]["text"])
+    here = "https://git.example/team/exporter"
+
+    assert f"{here}/raw/main/docs/status-page.png" in targets
+    assert f"{here}/blob/main/docs/configuration.md" in targets
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+
+
+def test_without_an_address_the_readme_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROJECT_URL", raising=False)
+    metadata: dict[str, Any] = {}
+    ProjectUrls(str(ROOT), {}).update(metadata)
+
+    assert metadata["readme"]["text"] == (ROOT / "README.md").read_text()
+    assert metadata["urls"] == {}
+
+
+def test_git_leaves_alone_what_the_steps_of_the_readme_make() -> None:
+    """Among it a password: neither a commit nor an sdist may pick it up."""
+    made = ["password", "config.yaml", "values.yaml", "venv/", "alerts.yaml", "dashboard.json"]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert [name for name in made if f"/{name}" not in ignored] == []
