@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import structlog
 
+from exporter.backups.late import LongLook, compare, is_among
 from exporter.backups.listing import PAGE_ROWS, Client, Lister, Listing
 from exporter.backups.reading import Sums, read, read_latest
 from exporter.backups.resync import Resync, Retry
@@ -15,7 +16,6 @@ from exporter.backups.window import (
     Filter,
     Window,
     build_window,
-    find_vanished,
     increment_begin,
     listing_begin,
     merge,
@@ -67,6 +67,7 @@ class InstanceSync:
         self._vanished: Backup | None = None  # for which the window is listed anew
         self._doubt = Retry(longest=resync_interval)  # of answers that lack a known backup
         self._look_back = Retry(longest=resync_interval)
+        self._long_look = LongLook(instance.key)
 
     def is_listing_due(self) -> bool:
         """Whether there is something for `list_window` to do."""
@@ -94,14 +95,13 @@ class InstanceSync:
             now.offsite,
         ):
             return
-        self._window = previous._window
-        self._sums = previous._sums
+        self._window, self._sums = previous._window, previous._sums
         # A copy: the query of `previous` may still be reading its pages.
         self._whole = previous._whole.copy()
         self._listed = previous._listed
         self._refreshed_at, self._known_at = previous._refreshed_at, previous._known_at
         self._resync.adopt(previous._resync, self._clock())
-        self._vanished = previous._vanished
+        self._vanished, self._long_look = previous._vanished, replace(previous._long_look)
         self._doubt, self._look_back = replace(previous._doubt), replace(previous._look_back)
 
     # What is new ------------------------------------------------------------------------------
@@ -176,16 +176,17 @@ class InstanceSync:
         if window.filter_matters:
             window = self._window = replace(window, filter=await _find_filter(window, lister))
         now = self._clock()
-        listing = Listing.since(increment_begin(window, now), now)
-        if reaches_settled(window, listing.begin):
+        begin = increment_begin(window, now)
+        if reaches_settled(window, begin):
             self._resync.hasten()  # without their ids nobody notices if such rows vanish
+        listing = Listing.since(self._long_look.begin(window, begin, now), now)
         listed, complete = await lister.list_all(listing)
-        vanished = find_vanished(window, listed.rows, listing.begin, listing.end)
-        if complete and vanished is not None:
-            if self._doubt.is_due(now):
+        if complete:
+            window, vanished = compare(window, listed.rows, listing.begin, listing.end)
+            if vanished is not None and self._doubt.is_due(now):
                 self._forget(vanished)
                 return await self._begin_with(listing, listed.rows, complete, lister)
-            complete = False
+            complete = vanished is None
         window = merge(window, listed.rows.values(), now=now, complete=complete)
         return await self._read(window, complete, lister)
 
@@ -255,7 +256,7 @@ class InstanceSync:
     def _judge_vanished(self, listed: Mapping[str, Backup]) -> None:
         """An API that lists again what it said is gone is not believed at once the next time."""
         vanished, self._vanished = self._vanished, None
-        if vanished is not None and vanished.id in listed:
+        if vanished is not None and is_among(vanished, listed):
             self._doubt.fail(self._clock())
         elif vanished is not None:
             self._doubt.succeed()

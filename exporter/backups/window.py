@@ -288,6 +288,14 @@ def _settle(window: Window, now: float) -> Window:
     )
 
 
+def with_settled(window: Window, rows: Collection[Backup]) -> Window:
+    """`window` with finished backups that are settled, and were not known."""
+    pairs = [(row.end, row.size_kilobytes) for row in rows if row.end is not None]
+    ends, sizes = _splice(window.ends, window.sizes, pairs, [])
+    longest = max(filter(None, (window.longest, *rows)), key=_duration, default=None)
+    return replace(window, ends=ends, sizes=sizes, longest=longest)
+
+
 def with_previous(window: Window, backup: Backup | None, *, now: float) -> Window:
     """`window` with the last of all backups that ended before its lookback; None: there is none."""
     if backup is None or backup.end is None:
