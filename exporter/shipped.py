@@ -38,6 +38,11 @@ def runbook_names() -> tuple[str, ...]:
     return tuple(sorted(page.stem for page in pages if page.stem != "README"))
 
 
+def read_runbook_index() -> str:
+    """The table of all runbooks, as Markdown."""
+    return (_locate("runbooks") / "README.md").read_text(encoding="utf-8")
+
+
 def read_runbook(name: str) -> str:
     """The runbook of an alert, as Markdown; KeyError where there is none by this name."""
     if name not in runbook_names():  # a name from outside must not become a path

@@ -33,6 +33,7 @@ def create_app(
         get("/probe", scrapes.probe),
         get("/sd", ServiceDiscovery(exporter).targets),
         get("/", pages.status),
+        get("/runbooks/", pages.runbooks),
         get("/runbooks/{alert}", pages.runbook),
         get("/-/healthy", lifecycle.healthy),
         get("/-/ready", lifecycle.ready),

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from exporter import __version__
 from exporter.assembly import Exporter
 from exporter.models import View
-from exporter.shipped import read_runbook, runbook_names
+from exporter.shipped import read_runbook, read_runbook_index, runbook_names
 
 _HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
@@ -19,7 +19,7 @@ _HEADERS: Mapping[str, str] = {
 
 
 class Pages:
-    """The handlers of `/` and of `/runbooks/ALERT`."""
+    """The handlers of `/`, of `/runbooks/ALERT` and of their table."""
 
     def __init__(self, exporter: Exporter, *, telemetry_path: str) -> None:
         self._exporter = exporter
@@ -40,6 +40,11 @@ class Pages:
             configuration=self._exporter.configuration,
         )
 
+    async def runbooks(self, request: Request) -> Response:
+        """Which there are: where the dashboard's link leads."""
+        text = read_runbook_index()
+        return await asyncio.to_thread(_render_runbook, "Runbooks", text, runbook_names())
+
     async def runbook(self, request: Request) -> Response:
         names = runbook_names()
         name = request.path_params["alert"]
@@ -48,7 +53,7 @@ class Pages:
                 f"there is no runbook of this name; there are: {', '.join(names)}\n",
                 status_code=404,
             )
-        return await asyncio.to_thread(_render_runbook, name, names)
+        return await asyncio.to_thread(_render_runbook, name, read_runbook(name), names)
 
 
 # What renders is loaded for the first reader: two megabytes and a tenth of a second of each start.
@@ -61,9 +66,9 @@ def _render_status(view: View, **facts: Any) -> Response:
     return HTMLResponse(render_status(view, **facts), headers={**_HEADERS, **headers})
 
 
-def _render_runbook(name: str, names: Collection[str]) -> Response:
+def _render_runbook(name: str, text: str, names: Collection[str]) -> Response:
     from exporter.page.runbook import RUNBOOK_SECURITY_POLICY, render_runbook
 
     headers = {"Content-Security-Policy": RUNBOOK_SECURITY_POLICY}
-    page = render_runbook(name, read_runbook(name), names=names)
+    page = render_runbook(name, text, names=names)
     return HTMLResponse(page, headers={**_HEADERS, **headers})

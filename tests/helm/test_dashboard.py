@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from exporter.errors import Reason
 from tests.helm.test_rules import EXPORTED_METRICS, METRIC, RECORDS
 from tests.support.paths import ROOT
 
@@ -285,6 +286,8 @@ def test_red_is_critical_and_orange_or_yellow_a_warning(dashboard: dict[str, Any
 def test_every_override_names_a_field_that_the_panel_has(dashboard: dict[str, Any]) -> None:
     for panel in data_panels(dashboard):
         fields = {target["legendFormat"] for target in panel["targets"]}
+        if fields == {"{{reason}}"}:
+            fields = {reason.value for reason in Reason}
         for transformation in panel.get("transformations", ()):
             fields |= set(transformation["options"].get("renameByName", {}).values())
         for override in panel["fieldConfig"]["overrides"]:
@@ -299,3 +302,26 @@ def test_a_table_sorts_by_a_column_that_it_has(dashboard: dict[str, Any]) -> Non
             (_, organize) = panel["transformations"]
             columns = set(organize["options"]["renameByName"].values())
             assert {by["displayName"] for by in panel["options"]["sortBy"]} <= columns
+
+
+@pytest.mark.parametrize(
+    "title", ["Failed requests by reason", "API errors of all instances by reason, per minute"]
+)
+def test_each_reason_has_a_colour_of_its_own_and_none_is_green(
+    dashboard: dict[str, Any], title: str
+) -> None:
+    (panel,) = (panel for panel in every_panel(dashboard) if panel["title"] == title)
+    colours = {
+        override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+    }
+    assert colours.keys() == {reason.value for reason in Reason}
+    assert len(set(colours.values())) == len(Reason)
+    assert not [colour for colour in colours.values() if "green" in colour]
+
+
+def test_a_panel_without_data_claims_nothing_good(dashboard: dict[str, Any]) -> None:
+    """It is what each shows while nothing is reported at all."""
+    for panel in data_panels(dashboard):
+        told = panel["fieldConfig"]["defaults"]["noValue"]
+        assert not re.search(r"every|all the time|^ok$|^0$|^no (backups|failed requests)$", told)

@@ -272,9 +272,9 @@ def test_alerts_and_states_agree(past: Past, alert: str) -> None:
 # What the past has nothing of.
 EMPTY = {
     ("Backups", "B"),
-    ("Restorable, from and to", "A"),
-    ("Restorable, from and to", "B"),
-    ("Full backup, age", "A"),
+    ("Restorable", "A"),
+    ("Restorable", "B"),
+    ("Full backup", "A"),
     ("Failed requests by reason", "A"),
     ("Restorable until, age", "A"),
     (TABLE, "F"),
@@ -331,11 +331,20 @@ def test_what_fails_or_is_listed_has_no_count_nor_size(past: Past) -> None:
 
 def test_the_detail_is_of_the_chosen_instance(past: Past) -> None:
     assert number(past, "State") == STATES["stale"]
-    assert number(past, "Last backup, age", instance="db-dead") == 3 * HOUR
+    assert number(past, "Last backup", instance="db-dead") == 3 * HOUR
     assert number(past, "Longest interval", instance="db-hole") == 5 * HOUR
     assert number(past, "Backups", instance="db-healthy") == 288
     assert ask(past, "Backups", instance="db-failing") == []
     assert number(past, "Thresholds") == STALE_AFTER
+
+
+def test_the_age_goes_on_while_nothing_can_be_read(past: Past) -> None:
+    """Of the one whose queries have failed for hours: the line that an on-call person looks at."""
+    query = BY_TITLE["Age of the last backup against its threshold"]["targets"][0]
+    chosen = {**CHOSEN, "instance": "db-dead"}
+    (line,) = past.lines(substituted(query["expr"], chosen))
+    assert line[-1] == 3 * HOUR
+    assert max(b - a for a, b in zip(line[-150:], line[-149:], strict=False)) == MINUTE
 
 
 def test_the_timeline_has_those_that_were_not_ok(past: Past) -> None:

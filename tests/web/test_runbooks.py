@@ -1,12 +1,13 @@
 """The runbooks as pages."""
 
+import json
 import re
 
 import pytest
 
 from exporter.config.schema import Config
 from exporter.page.runbook import render_runbook
-from exporter.shipped import runbook_names
+from exporter.shipped import read_dashboard, runbook_names
 from exporter.simulator import Simulator
 from tests.support.clients import client_on
 
@@ -28,6 +29,19 @@ async def test_each_runbook_is_a_page_that_leads_only_to_others(
         for link in links:
             assert (await client.get(f"/runbooks/{link}")).status_code == 200, link
     assert not simulator.requests
+
+
+async def test_the_dashboards_link_leads_to_the_table_of_all_runbooks(two_named: Named) -> None:
+    (link,) = (
+        each for each in json.loads(read_dashboard())["links"] if each["title"] == "Runbooks"
+    )
+    async with client_on(*two_named) as client:
+        page = await client.get(link["url"].removeprefix("${exporter}"))
+        assert page.status_code == 200
+        assert "<h1>Runbooks</h1>" in page.text
+        links = re.findall(r'<a href="./(\w+)"', page.text)
+        assert sorted(links) == list(runbook_names())
+        assert (await client.get(f"/runbooks/{links[0]}")).status_code == 200
 
 
 async def test_a_runbook_may_load_and_run_nothing(two_named: Named) -> None:
