@@ -132,6 +132,13 @@ def project_with(**changes: Any) -> Values:
             "'/prometheusRule/rules/A'",
             "'fro' not allowed",
         ),
+        ({"podLabels": {"a b": "c"}}, "''", "invalid propertyName 'a b'"),
+        ({"podLabels": {"a": "b c"}}, "'/podLabels/a'", "pattern"),
+        ({"commonLabels": {"a": "b" * 64}}, "'/commonLabels/a'", "pattern"),
+        ({"podAnnotations": {"a/b/c": "d"}}, "''", "invalid propertyName 'a/b/c'"),
+        ({"image": {"repository": "my image"}}, "'/image/repository'", "pattern"),
+        ({"image": {"repository": "exporter:0.1.0"}}, "'/image/repository'", "pattern"),
+        ({"image": {"tag": "0.1.0@sha256:0"}}, "'/image/tag'", "pattern"),
         ({"extraArgs": [1]}, "'/extraArgs/0'", "want string"),
         (
             {"config": {"defaults": {"stale_aftr": "1h"}}},
