@@ -54,6 +54,7 @@ EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", "60")) // 5)
 NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 # Of all that is published: to read the rest takes longer than the rest of an example.
 IS_READ = re.compile(r"gaussdb_mysql_(restorable|full_backup|source|scrape_success)")
+ALL = "/metrics?collect[]=instances"
 BREAKS_AFTER = 900.0
 # A silence after a 429, and the longest wait for what was never told.
 LONGEST_SILENCE = 900.0
@@ -93,7 +94,7 @@ def instances(draw: st.DrawFn, number: int) -> SimulatedInstance:
             instance.backups.append(
                 SimulatedBackup(f"{number:04d}{place:028d}br07", end - 30, end, 1.0)
             )
-    for place, full in enumerate(draw(st.lists(FULLS, max_size=4))):
+    for place, full in enumerate(draw(st.lists(FULLS, max_size=6))):
         full.id = f"f{number:03d}{place:028d}br07"
         instance.full_backups.append(full)
     return instance
@@ -170,6 +171,9 @@ class Scenario:
     skew: float = 0.0  # of the exporter's clock
 
 
+MOVES = st.lists(
+    st.tuples(st.integers(1, 5), st.sampled_from([-40, -8, -1, 1, 3, 40])), max_size=3
+).map(tuple)
 STEPS = st.builds(
     Step,
     st.sampled_from([0.0, 1.0, 15.0, 60.0, 60.0, 61.0, 300.0, 600.0, 1_300.0]),
@@ -177,7 +181,7 @@ STEPS = st.builds(
     st.sampled_from(["", "", "", "odd", *FAULTS]),
     st.sampled_from(["scrape", "scrape", "scrape", "probe", "reload", "restart"]),
     st.integers(0, len(SETTINGS) - 1),
-    st.lists(st.tuples(st.integers(1, 5), st.integers(-3, 3)), max_size=3).map(tuple),
+    MOVES,
 )
 # About the borders of pages, of which each begins with the last row of the one before; and more
 # pages than there are instances.
@@ -411,9 +415,8 @@ class Run:
     async def recover(self, exporter: Exporter) -> None:
         """When all works again, all is told again, within a silence and an interval."""
         self.behave(Step(0.0))
-        interval = self.interval("full_backups")
-        for _ in range(floor((LONGEST_SILENCE + 2 * interval) / 300) + 1):
-            await self.clock.advance(300)
+        for seconds in (LONGEST_SILENCE, self.interval("full_backups"), 60):
+            await self.clock.advance(seconds + 1)
             await exporter.scraper.scrape(30)
         found = await self.ask(exporter)
         for instance in self.scenario.contents:
@@ -439,7 +442,7 @@ class Run:
 
     async def ask(self, exporter: Exporter, *, probe: bool = False) -> Samples:
         asked = self.scenario.contents[:1] if probe else self.scenario.contents
-        path = f"/probe?project={PROJECT}&instance={asked[0].id}" if probe else "/metrics"
+        path = f"/probe?project={PROJECT}&instance={asked[0].id}" if probe else ALL
         begun = self.clock()
         text = (await fetch_metrics(exporter, path=path, timeout=30)).text
         found = parse_samples("".join(filter(IS_READ.match, text.splitlines(keepends=True))))
