@@ -6,7 +6,8 @@ from typing import Protocol, TypeVar
 from exporter.errors import BadResponseError
 
 PAGE_ROWS = 100  # the most that the API allows
-_MAX_PAGES = 2_000
+# Fewer rows a page than that, all along, are no listing that can be read.
+_FEWEST_ROWS = 10
 
 
 class Row(Protocol):
@@ -62,7 +63,7 @@ async def _read_once(
     totals: list[int] = []
     offset = 0
     joined, overlaps = True, False
-    for _ in range(_MAX_PAGES):
+    for _ in range(most // _FEWEST_ROWS):
         page = await fetch(offset)
         rows, total = page.rows, page.total_count
         totals += [] if total is None else [total]

@@ -38,7 +38,9 @@ class Cloud:
         self.before_page(len(self.asked))
         if instance_id in self.errors:
             raise self.errors[instance_id]
-        found = [row for row in self.rows if instance_id in ("", row.instance_id)]
+        found = self.rows
+        if instance_id:
+            found = [row for row in self.rows if row.instance_id == instance_id]
         return Page(found[offset : offset + 100], len(found))
 
 
@@ -77,6 +79,15 @@ async def test_all_pages_are_read_and_no_more(clock: Clock) -> None:
     assert counts(source, "i0", "i999") == [8, 8]
     assert [offset for _, offset in cloud.asked] == list(range(0, 8_000, 99))
     assert len(cloud.asked) == 81
+
+
+async def test_a_large_project_with_a_long_retention_is_read_to_its_end(clock: Clock) -> None:
+    """2,122 pages: after 2,000 the listing was said to have no end."""
+    cloud = Cloud(*fleet(2_100, 100))
+    source = make_source(cloud, clock)
+    assert await refresh(source, *(f"i{n}" for n in range(2_200)))
+    assert counts(source, "i0", "i2099", "i2100") == [100, 100, 0]
+    assert len(cloud.asked) == 2_122
 
 
 async def test_one_instance_is_asked_for_alone(clock: Clock) -> None:

@@ -319,6 +319,27 @@ async def test_each_is_asked_once_in_its_interval(clock: Clock) -> None:
     assert 5 <= asked(simulator, since)["list_full_backups"] <= 7
 
 
+async def test_an_instance_and_scrape_of_a_minute_cost_at_most_one_and_a_quarter_requests(
+    clock: Clock,
+) -> None:
+    """One for what is new, a fifth for the restore window, and a page of full backups for many."""
+    ids = [instance_id(number) for number in range(50)]
+    instances = [restorable(id_, hours=1) for id_ in ids]
+    for instance in instances:
+        instance.full_backups += [make_full(f"{n}-{instance.id}", n * 24.0) for n in range(1, 8)]
+    simulator = make_simulator(*instances, clock=clock)
+    async with running_exporter(simulator, configured(*ids)) as exporter:
+        await samples(exporter)
+        await clock.advance(60)
+        since = len(simulator.requests)
+        for _ in range(20):  # two intervals of the longer one
+            await exporter.scraper.scrape(30)
+            await clock.advance(60)
+    requests = len(simulator.requests) - since
+    assert asked(simulator, since)["list_full_backups"] == 2 * 5  # 400 rows
+    assert requests / (20 * len(ids)) <= 1.25
+
+
 async def test_refreshes_are_spread_over_the_interval(clock: Clock) -> None:
     ids = [instance_id(number) for number in range(60)]
     simulator = make_simulator(*(restorable(id_, hours=1) for id_ in ids), clock=clock)
