@@ -53,9 +53,9 @@ fmt: $(VENV)/.dev ## format, and fix what ruff can
 types: $(VENV)/.dev ## mypy, strict
 	$(BIN)/mypy
 
-coverage: $(VENV)/.dev ## the tests with branch coverage
+coverage: $(VENV)/.dev ## the tests with branch coverage and long searches
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST) $(IN_ORDER) -m "not e2e"
+	LONG_SEARCHES=1 $(BIN)/coverage run -m pytest $(PYTEST) $(IN_ORDER) -m "not e2e"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -4,6 +4,7 @@ A test that asks for the fixture `clock` runs on an event loop with virtual time
 """
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,10 +15,16 @@ import uvloop
 
 from tests.support.lost_exceptions import no_lost_exceptions
 from tests.support.prometheus import RELEASES, Release, find_release
+from tests.support.searches import examples
 from tests.support.virtual_time import CarefulVirtualTimeLoop, Clock
 
 hypothesis.settings.register_profile(
-    "default", deadline=None, print_blob=True, derandomize=False, database=None
+    "default",
+    max_examples=examples(100),
+    deadline=None,
+    print_blob=True,
+    derandomize=False,
+    database=None,
 )
 hypothesis.settings.load_profile("default")
 
@@ -104,3 +111,13 @@ def _no_lost_exceptions(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with no_lost_exceptions():
         yield
+
+
+def pytest_collection_finish() -> None:
+    """All that is imported by now stays: no collection of garbage need look at it.
+
+    Nor need one begin so often: what a test leaves is little.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)

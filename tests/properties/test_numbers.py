@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.properties.drawing import scenarios
 from tests.properties.running import execute
 from tests.properties.world import Scenario
+from tests.support.searches import examples
 
 # FUZZ_EXAMPLES: so many. FUZZ_NEW: other ones each time; without it every run tries the same, and a
 # change is not blamed for what it did not break.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(60)))
 NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 
 

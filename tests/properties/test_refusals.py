@@ -34,9 +34,10 @@ from tests.support.factories import (
     running_exporter,
     samples,
 )
+from tests.support.searches import examples
 from tests.support.virtual_time import Clock, VirtualTimeLoop
 
-EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", "60")) // 3)
+EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", examples(60))) // 3)
 NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 INSTANCES = 3  # of each project
 

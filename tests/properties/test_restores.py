@@ -47,10 +47,11 @@ from tests.support.factories import (
     parse_samples,
 )
 from tests.support.faults import RESET
+from tests.support.searches import examples
 from tests.support.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
 
 # As in test_numbers.py; an example takes longer, so there are fewer.
-EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", "60")) // 5)
+EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", examples(60))) // 5)
 NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 # Of all that is published: to read the rest takes longer than the rest of an example.
 IS_READ = re.compile(r"gaussdb_mysql_(restorable|full_backup|source|scrape_success)")

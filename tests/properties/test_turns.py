@@ -23,10 +23,11 @@ from tests.support.factories import (
     make_simulator,
     running_exporter,
 )
+from tests.support.searches import examples
 from tests.support.virtual_time import NOON, Clock, VirtualTimeLoop
 
 # Many instances in each: a few say as much as many clouds.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60")) // 10
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(60))) // 10
 NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -260,18 +261,27 @@ REASONS: Sequence[str] = (
 class Samples(dict[tuple[str, LabelSet], float]):
     """An exposition: values by name and sorted labels."""
 
+    @functools.cached_property
+    def _series(self) -> dict[tuple[str, str], list[tuple[LabelSet, float]]]:
+        """Those of a name and an instance, and with "" all of a name."""
+        found = defaultdict(list)
+        for (name, pairs), value in self.items():
+            for instance in {dict(pairs).get("instance", ""), ""}:
+                found[name, instance].append((pairs, value))
+        return found
+
     def of(self, name: str, instance: str = ORDERS, **labels: str) -> float | None:
         """The value of an instance's metric, named without the common prefix; None if absent.
 
         With `instance=""` the metric is the exporter's or a project's own.
         """
-        wanted = labels.items() | ({("instance", instance)} if instance else set())
+        wanted = labels.items()
         found = [
             value
-            for (other, pairs), value in self.items()
-            if other == f"gaussdb_mysql_{name}" and wanted <= set(pairs)
+            for pairs, value in self._series.get((f"gaussdb_mysql_{name}", instance), ())
+            if wanted <= set(pairs)
         ]
-        assert len(found) <= 1, f"{name} {dict(wanted)}: {len(found)} series"
+        assert len(found) <= 1, f"{name} {instance} {labels}: {len(found)} series"
         return found[0] if found else None
 
     def by_instance(self, name: str) -> dict[str, float]:

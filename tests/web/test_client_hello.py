@@ -1,5 +1,6 @@
 """The beginning of a handshake, as clients and attackers write it."""
 
+import functools
 import ssl
 
 import pytest
@@ -11,6 +12,7 @@ from exporter.web.client_hello import MAX_HELLO_BYTES, read_groups
 SECP256R1, SECP521R1, X25519 = 23, 25, 29  # RFC 8446, 4.2.7
 
 
+@functools.cache  # all authorities of this machine are read for each
 def hello(curve: str | None = None) -> bytes:
     """What OpenSSL says first."""
     context = ssl.create_default_context()
