@@ -113,3 +113,14 @@ def test_every_alert_stands_in_the_readme_with_its_severity() -> None:
 @pytest.mark.parametrize("name", CHINESE)
 def test_chinese_documents_name_their_english_twin(name: str) -> None:
     assert "[English](" in CHINESE[name]
+
+
+def test_what_it_was_tried_with_is_the_same() -> None:
+    def versions(text: str, heading: str) -> list[list[str]]:
+        section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        rows = re.findall(r"^\| [^|]* \| ([^|]*) \|", section, re.MULTILINE)
+        return [re.findall(r"[\d.]*\d", row) for row in rows]
+
+    english = versions(ENGLISH, "What it was tried with")
+    assert ["2.42", "3.16"] in english
+    assert versions(CHINESE["README.zh-CN.md"], "验证过的环境") == english
