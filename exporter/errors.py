@@ -14,7 +14,7 @@ ExporterError
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 
 class Reason(StrEnum):
@@ -86,6 +86,16 @@ class ApiError(ExporterError):
         self.error_code = error_code
         self.request_id = request_id
         self.tried = tried  # how often the request was sent
+
+    def kept(self) -> Self:
+        """The same for who keeps it, or raises it again: without the frames that it was raised in.
+
+        They hold whatever was at hand, often what keeps the error too: thousands of such rings of
+        an outage wait long for the garbage collector.
+        """
+        kept = type(self).__new__(type(self), *self.args)
+        kept.__dict__.update(self.__dict__)
+        return kept
 
     @property
     def facts(self) -> "Facts":

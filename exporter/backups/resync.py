@@ -68,7 +68,7 @@ class Resync:
             self._tried_since = now
 
     def fail(self, error: ApiError) -> None:
-        self.error = error
+        self.error = error.kept()
 
     def succeed(self, now: float, *, complete: bool) -> None:
         if self._told:
@@ -105,7 +105,7 @@ class Resync:
     def failure(self) -> ApiError:
         """Why it is overdue."""
         if self.error is not None:
-            return self.error.with_traceback(None)
+            return self.error.kept()
         return ApiError(
             "the whole window could not be listed before the deadline of any scrape",
             reason=Reason.DEADLINE,

@@ -142,7 +142,7 @@ class ProjectClient:
                 )
             parsed: T | BadResponseError = response.extensions["parsed"]
             if isinstance(parsed, BadResponseError):
-                raise parsed
+                raise parsed.kept()
             return parsed
 
         # Who did not answer last time must not hold its few connections for longer.

@@ -86,7 +86,7 @@ class WindowListing:
                 hint=failure.hint,
                 **failure.facts,
             )
-        self.error = error
+        self.error = error.kept()
         wait = backoff_seconds(
             self.failures,
             base=_RETRY_BASE_SECONDS,

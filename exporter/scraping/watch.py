@@ -69,7 +69,7 @@ class Watch:
                 return await self._ask(query)
         error = self.listing.error
         if error is not None and error.reason not in PASSING and not self.sync.is_listed():
-            raise error
+            raise error.kept()
         return reading
 
     async def _ask(self, query: Query) -> Reading:

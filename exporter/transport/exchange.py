@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import Any
 
 import aiohttp
@@ -19,7 +20,7 @@ from exporter.transport.connections import ExactTransport
 from exporter.transport.failures import quote, reason_of, retry_after
 from exporter.transport.limits import Permit, RateLimiter
 from exporter.transport.query import Query, Share
-from exporter.transport.unanswered import Way, network_error, timed_out
+from exporter.transport.unanswered import Way, causes, network_error, timed_out
 
 log = structlog.get_logger(__name__)
 
@@ -140,6 +141,9 @@ class LimitedTransport(httpx.AsyncBaseTransport):
             unresolved = _unresolved(self._inner, request)
             raise timed_out(way, seconds, begun=begun, unresolved=unresolved) from exc
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as exc:
+            for cause in causes(exc):
+                # Some frames hold the exception that they raised (aiohappyeyeballs does).
+                clear_frames(cause.__traceback__)
             raise network_error(exc, way, now=self._clock()) from exc
         headers = response.headers
         if "content-encoding" in headers:
@@ -205,7 +209,7 @@ def _parse(response: httpx.Response) -> None:
         exc.host = response.request.url.netloc.decode("ascii")
         exc.status = response.status_code
         exc.request_id = _request_id(response)
-        response.extensions["parsed"] = exc
+        response.extensions["parsed"] = exc.kept()
         _end_connection(response)
 
 

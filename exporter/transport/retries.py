@@ -32,7 +32,7 @@ async def with_retries(
             # What keeps a retry from being sent is no second failure, and no try.
             exc.tried = attempt + 1 if exc.counted else max(1, attempt)
             exc.counted = exc.counted or attempt > 0
-            query.trouble = exc
+            query.trouble = exc.kept()
             if attempt >= retries or not _is_retried(exc):
                 raise
             if isinstance(exc, RateLimitedError):
@@ -56,7 +56,7 @@ async def with_retries(
             attempt += 1
         except ApiError as exc:
             exc.tried = attempt + 1 if exc.counted else max(1, attempt)
-            query.trouble = exc
+            query.trouble = exc.kept()
             raise
 
 

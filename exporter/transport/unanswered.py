@@ -73,7 +73,7 @@ def network_error(exc: Exception, way: Way, *, now: float) -> ApiError:
         return _broken_tunnel(exc, way)
     if isinstance(exc, aiohttp.ClientConnectorDNSError):
         return _unknown_name(exc, way)
-    for cause in _causes(exc):
+    for cause in causes(exc):
         if isinstance(cause, aiohttp.ClientError):
             continue  # of the same classes as what it wraps, but without its facts
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -88,7 +88,7 @@ def network_error(exc: Exception, way: Way, *, now: float) -> ApiError:
         )
     if isinstance(exc, aiohttp.ClientResponseError):
         return _no_http(exc, way)
-    if any(isinstance(cause, aiohttp.ClientPayloadError) for cause in _causes(exc)):
+    if any(isinstance(cause, aiohttp.ClientPayloadError) for cause in causes(exc)):
         return _no_network(
             f"{way.host} closed the connection in the middle of its answer",
             "a server, proxy or firewall on the way ends connections too early",
@@ -96,7 +96,7 @@ def network_error(exc: Exception, way: Way, *, now: float) -> ApiError:
     return _no_network(*_system_error(exc, way.host))
 
 
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+def causes(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
         exc = exc.__cause__
@@ -293,7 +293,7 @@ _SYSTEM_ERRORS |= {
 
 def _system_error(exc: Exception, address: str) -> tuple[str, str]:
     """What happened at `address`, and what to do."""
-    for cause in _causes(exc):
+    for cause in causes(exc):
         number = cause.errno if isinstance(cause, OSError) else None
         if number is not None and number in _SYSTEM_ERRORS:
             what, hint = _SYSTEM_ERRORS[number]
