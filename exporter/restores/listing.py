@@ -1,5 +1,6 @@
 """A project's full backups: one listing for all of its instances, or one for each of a few."""
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -16,6 +17,8 @@ Row = FullBackup | UnreadableBackup
 # How a failed request is told.
 Explain = Callable[[ApiError | DeadlineError], Failure]
 
+# What else there is to do waits for so many.
+_LEARNED_AT_ONCE = 500
 # Sixty backups of each of the most instances that a project holds.
 _MOST_ROWS = 1_200_000
 
@@ -102,8 +105,10 @@ class FullBackupsSource:
         by_instance: dict[str, list[Row]] = {}
         for row in rows.values():
             by_instance.setdefault(row.instance_id, []).append(row)
-        for id_ in wanted:
+        for i, id_ in enumerate(wanted, start=1):
             self._learn(id_, by_instance.get(id_, []), started)
+            if i % _LEARNED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _list_each(
         self, wanted: Sequence[str], query_of: Callable[[str], Query], explain: Explain

@@ -499,8 +499,8 @@ def execute(scenario: Scenario) -> None:
     clock = Clock()
     simulator = Simulator([make_project(*scenario.contents)], clock=clock, seed=1)
     simulator.projects[PROJECT].left_behind = [
-        # One every four minutes: among those of the instances, whatever the order.
-        make_other(number, NOON - 13 * HOUR + number * 240.0)
+        # Among those of the instances, whatever the order.
+        make_other(number, NOON - 13 * HOUR * (1 - number / scenario.others))
         for number in range(scenario.others)
     ]
     run = Run(scenario, clock, simulator)
