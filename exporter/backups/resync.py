@@ -69,6 +69,7 @@ class Resync:
 
     def fail(self, error: ApiError) -> None:
         self.error = error.kept()
+        self.error.counted = True  # by who met it
 
     def succeed(self, now: float, *, complete: bool) -> None:
         if self._told:
