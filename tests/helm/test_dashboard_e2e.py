@@ -16,7 +16,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,12 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.page.state import judge
+from exporter.command.report import build_report, render_json
+from exporter.command.table import render_table
+from exporter.models import InstanceResult, Snapshot, View
+from exporter.page.status import render_status
+from tests.page.making import instance_rows
+from tests.page.parsing import parse
 from tests.support.backfill import backfill, load_history, prometheus_on
 from tests.support.past import (
     FLEET,
@@ -239,15 +244,35 @@ def test_nothing_is_claimed_before_the_first_word(past: Past) -> None:
 
 
 @pytest.mark.parametrize("hours_ago", [0, 0.5, 1.5, 2.6, 5])
-def test_the_page_judges_as_the_rules_do(past: Past, hours_ago: float) -> None:
+def test_page_and_once_judge_as_the_rules_do(past: Past, hours_ago: float) -> None:
     at = NOW - hours_ago * HOUR
     recorded = by_instance(past.rows("gaussdb_mysql:state", at))
-    of_page = {
-        db.id: STATES[judge(as_scraped(db, at), now=at).state.value]
-        for db in FLEET
-        if db.is_reported(at)
+    results = [as_scraped(db, at) for db in FLEET if db.is_reported(at)]
+    names = {number: name for name, number in STATES.items()}
+    of_rules = {each.instance.name: names[int(recorded[each.instance.id])] for each in results}
+    assert shown_by_page(results, at) == of_rules
+    assert printed_by_once(results, at) == of_rules
+
+
+def shown_by_page(results: Sequence[InstanceResult], at: float) -> dict[str, str]:
+    """Each instance's state, by the colour of its row."""
+    view = View(results, (), at - 1, at)
+    page = parse(render_status(view, now=at, version="0"))
+    return {
+        row.one("bdi", "name").text: row.attributes["class"].replace("-", " ")
+        for row in instance_rows(page)
     }
-    assert {db: recorded[db] for db in of_page} == of_page
+
+
+def printed_by_once(results: Sequence[InstanceResult], at: float) -> dict[str, str]:
+    report = build_report(Snapshot(at - 1, at, results, ()), now=at)
+    document = json.loads(render_json(report))
+    # The table's first word may say why an instance is suspended.
+    rows = render_table(report).split("\n\n")[1].splitlines()[1:]
+    for row, facts in zip(rows, document["instances"], strict=True):
+        word = "frozen" if facts["state"] == "suspended" else facts["state"]
+        assert re.match(rf"{word} +{facts['name']} ", row)
+    return {facts["name"]: facts["state"] for facts in document["instances"]}
 
 
 ALERTS_OF_STATES = {
