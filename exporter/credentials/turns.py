@@ -7,7 +7,9 @@ from weakref import WeakSet
 
 # A project that hangs must not keep out those that share its key or its account.
 _PATIENCE_SECONDS = 1.5
-_IMPATIENT_SECONDS = 0.1  # with who was silent last time
+# With who was silent last time, while others are; so long it also lets the others go first.
+_IMPATIENT_SECONDS = 0.1
+_ARE_SILENT_SECONDS = 5.0
 
 
 class Turn:
@@ -16,7 +18,9 @@ class Turn:
     def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._patience_seconds = patience_seconds
         self._lock = asyncio.Lock()
+        self._known: WeakSet[object] = WeakSet()
         self._silent: WeakSet[object] = WeakSet()
+        self._silence_at = float("-inf")  # the last time that patience ended
         self._pass_on: Callable[[], None] = lambda: None
 
     def end(self) -> None:
@@ -35,6 +39,9 @@ class Turn:
 
         Patience begins when what is given is called: just before the request goes.
         """
+        self._known.add(who)
+        if who in self._silent and len(self._silent) < len(self._known):
+            await asyncio.sleep(_IMPATIENT_SECONDS)
         await self._lock.acquire()
         is_kept = True
         loop = asyncio.get_running_loop()
@@ -48,12 +55,16 @@ class Turn:
                 self._lock.release()
 
         def lose_patience() -> None:
+            self._silence_at = loop.time()
             on_silence()
             pass_on()
 
         def begin() -> None:
             begun.append(loop.time())
-            patience = _IMPATIENT_SECONDS if who in self._silent else self._patience_seconds
+            # Who was silent may answer again, and be refused: then nobody else need be.
+            are_silent = begun[0] - self._silence_at < _ARE_SILENT_SECONDS
+            is_known = who in self._silent and are_silent
+            patience = _IMPATIENT_SECONDS if is_known else self._patience_seconds
             timers.append(loop.call_later(patience, lose_patience))
 
         if not is_needed():

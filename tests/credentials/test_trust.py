@@ -60,8 +60,7 @@ async def test_one_that_gets_no_answer_keeps_the_others_for_a_moment(clock: Cloc
     begun = asyncio.get_running_loop().time()
     went.clear()
     await asyncio.gather(*(hold(trust, "key", 10.0, went) for _ in range(3)))
-    # It is known to be silent by now, so it is waited for less.
-    assert [round(moment - begun, 1) for moment in went] == [0.0, 0.1, 0.1]
+    assert [round(moment - begun, 1) for moment in went] == [0.0, 1.5, 1.5]
 
 
 async def test_a_project_that_waits_for_its_account_is_not_silent(clock: Clock) -> None:
@@ -83,24 +82,36 @@ async def test_a_project_that_waits_for_its_account_is_not_silent(clock: Clock) 
     assert [round(moment - began, 1) for moment in went] == [0.0, 1.4, 2.8]
 
 
-async def test_whoever_was_silent_last_time_is_waited_for_less(clock: Clock) -> None:
-    turn, went = Turn(), list[float]()
+class Who:
+    """Something that can be remembered."""
 
-    class Who:
-        """Something that can be remembered."""
 
+async def go(turn: Turn, went: dict[object, float], who: object, seconds: float) -> None:
+    async with turn.take(who) as begin:
+        begin()
+        went[who] = round(asyncio.get_running_loop().time(), 1)
+        await asyncio.sleep(seconds)
+
+
+async def test_whoever_was_silent_last_time_lets_the_others_go_first(clock: Clock) -> None:
+    turn, went = Turn(), dict[object, float]()
     silent, other = Who(), Who()
+    await asyncio.gather(go(turn, went, silent, 10.0), go(turn, went, other, 0.5))
+    assert (went[silent], went[other]) == (0.0, 1.5)
+    await clock.advance(50)
+    await asyncio.gather(go(turn, went, silent, 10.0), go(turn, went, other, 0.5))
+    assert (went[silent], went[other]) == (60.5, 60.0)
 
-    async def take(who: object, seconds: float) -> None:
-        async with turn.take(who) as begin:
-            begin()
-            went.append(asyncio.get_running_loop().time())
-            await asyncio.sleep(seconds)
 
-    await asyncio.gather(take(silent, 10.0), take(other, 0.0))
-    assert went == [0.0, 1.5]
-    await clock.advance(0)
-    began = asyncio.get_running_loop().time()
-    went.clear()
-    await asyncio.gather(take(silent, 10.0), take(other, 0.0))
-    assert [round(moment - began, 1) for moment in went] == [0.0, 0.1]
+async def test_of_those_that_were_silent_one_after_the_other_is_waited_for_less(
+    clock: Clock,
+) -> None:
+    """Not the first: it may answer by now, and be refused."""
+    turn, went = Turn(), dict[object, float]()
+    silent = [Who() for _ in range(4)]
+    await asyncio.gather(*(go(turn, went, who, 10.0) for who in silent))
+    assert [went[who] for who in silent] == [0.0, 1.5, 3.0, 4.5]
+    await clock.advance(60)
+    began = round(asyncio.get_running_loop().time(), 1)
+    await asyncio.gather(*(go(turn, went, who, 10.0) for who in silent))
+    assert [round(went[who] - began, 1) for who in silent] == [0.0, 1.5, 1.6, 1.7]
