@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -257,3 +257,18 @@ class Lister:
         if listing.agrees and listed.matches(listing.total_count):
             return listed, True
         return Listed(first_rows | listed.rows, listed.moved, None), False
+
+    async def list_new(
+        self, begin_at: Callable[[float], float], clock: Callable[[], float]
+    ) -> tuple[Listing, Mapping[str, Backup], bool]:
+        """What has come since the moment that `begin_at` names, likewise.
+
+        It is asked for again where the answer is too old: what waits for the limits may wait for
+        longer than a listing looks ahead, and the clock may be set meanwhile.
+        """
+        while True:
+            now = clock()
+            listing = Listing.since(begin_at(now), now)
+            listed, complete = await self.list_all(listing)
+            if clock() <= listing.end:
+                return listing, listed.rows, complete

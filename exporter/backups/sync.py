@@ -97,8 +97,7 @@ class InstanceSync:
             return
         self._window, self._sums = previous._window, previous._sums
         # A copy: the query of `previous` may still be reading its pages.
-        self._whole = previous._whole.copy()
-        self._listed = previous._listed
+        self._whole, self._listed = previous._whole.copy(), previous._listed
         self._refreshed_at, self._known_at = previous._refreshed_at, previous._known_at
         self._resync.adopt(previous._resync, self._clock())
         self._vanished, self._long_look = previous._vanished, replace(previous._long_look)
@@ -140,10 +139,8 @@ class InstanceSync:
 
     async def _look_first(self, lister: Lister) -> Reading:
         """The latest backup, with the whole window still to be listed."""
-        now = self._clock()
-        listing = Listing.since(now - FIRST_LOOK_SECONDS, now)
-        listed, complete = await lister.list_all(listing)
-        return await self._begin_with(listing, listed.rows, complete, lister)
+        listing, rows, complete = await lister.list_new(_first_look_begin, self._clock)
+        return await self._begin_with(listing, rows, complete, lister)
 
     async def _begin_with(
         self, listing: Listing, rows: Mapping[str, Backup], complete: bool, lister: Lister
@@ -175,20 +172,23 @@ class InstanceSync:
         """The numbers after one look at what is new."""
         if window.filter_matters:
             window = self._window = replace(window, filter=await _find_filter(window, lister))
-        now = self._clock()
-        begin = increment_begin(window, now)
-        if reaches_settled(window, begin):
-            self._resync.hasten()  # without their ids nobody notices if such rows vanish
-        listing = Listing.since(self._long_look.begin(window, begin, now), now)
-        listed, complete = await lister.list_all(listing)
-        if complete:
-            window, vanished = compare(window, listed.rows, listing.begin, listing.end)
-            if vanished is not None and self._doubt.is_due(now):
-                self._forget(vanished)
-                return await self._begin_with(listing, listed.rows, complete, lister)
-            complete = vanished is None
-        window = merge(window, listed.rows.values(), now=now, complete=complete)
-        return await self._read(window, complete, lister)
+
+        def begin_at(now: float) -> float:
+            begin = increment_begin(window, now)
+            if reaches_settled(window, begin):
+                self._resync.hasten()  # without their ids nobody notices if such rows vanish
+            return self._long_look.begin(window, begin, now)
+
+        listing, rows, complete = await lister.list_new(begin_at, self._clock)
+        updated, vanished = (
+            compare(window, rows, listing.begin, listing.end) if complete else (window, None)
+        )
+        if vanished is not None and self._doubt.is_due(listing.started):
+            self._forget(vanished)
+            return await self._begin_with(listing, rows, complete, lister)
+        is_sure = complete and vanished is None
+        updated = merge(updated, rows.values(), now=listing.started, complete=is_sure)
+        return await self._read(updated, is_sure, lister)
 
     def _forget(self, vanished: Backup) -> None:
         """History has changed: the instance was restored, or backups were deleted."""
@@ -284,6 +284,10 @@ class InstanceSync:
             self._listed = replace(self._listed, window=window)
         elif self._window is not None:
             self._window = with_previous(self._window, backup, now=now)
+
+
+def _first_look_begin(now: float) -> float:
+    return now - FIRST_LOOK_SECONDS
 
 
 async def _find_filter(window: Window, lister: Lister) -> Filter:

@@ -345,3 +345,29 @@ async def test_time_passes_for_a_whole_day_at_one_request_each(clock: Clock) -> 
         await clock.advance(HOUR)
         await refresh(sync)
     assert api.requests() == 24
+
+
+@pytest.mark.parametrize("waits", [1, 2])
+@pytest.mark.parametrize("first", [True, False])
+async def test_an_answer_that_waited_for_too_long_is_asked_for_again(
+    first: bool, waits: int
+) -> None:
+    """A minute and a half in the rate limit, or a clock that is set: what came since was not asked
+    for."""
+    clock = Moment()
+    api = FakeApi(make_rows(300))
+    sync = make_sync(api, clock=clock)
+    if not first:
+        await refresh(sync)
+    before = len(api.offsets)
+
+    def wait(number: int) -> None:
+        if number - before <= waits:
+            clock.now += 90
+            api.rows.append(Backup(f"new-{number}", clock.now - 20, clock.now - 10, 7.0))
+
+    api.before = wait
+    reading = await sync.refresh(Query())
+    assert reading.latest_end == clock.now - 10
+    assert reading.count == (None if first else 288 + waits)
+    assert len(api.offsets) == before + waits + 1
