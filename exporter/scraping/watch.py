@@ -73,12 +73,12 @@ class Watch:
         return reading
 
     async def _ask(self, query: Query) -> Reading:
-        """What is new by the cloud's clock: asked again where an answer has shown meanwhile that
-        it says another time."""
+        """What is new by the cloud's clock: asked again where that was set meanwhile, or an answer
+        has shown that it says another time."""
         for _ in range(_CLOCK_TRIES):
-            moves = self.clock.moves
+            mark = self.clock.mark()
             reading = await self.sync.refresh(query)
-            if self.clock.moves == moves:
+            if not self.clock.has_moved_since(mark):
                 break
         return reading
 

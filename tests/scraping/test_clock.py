@@ -144,6 +144,26 @@ async def test_a_clock_that_is_set_during_a_scrape_changes_no_number(clock: Cloc
     assert after.backup_gauges() == before.backup_gauges()
 
 
+async def test_a_clock_that_is_set_right_during_a_scrape_has_it_ask_again(clock: Clock) -> None:
+    """No answer tells the time, so the machine's counts. What was asked by the old one ends a
+    while ago: what has ended since would be missed, though the answer was complete."""
+    cloud = make_simulator(fill(make_instance(), count=24), clock=clock, date="missing")
+    machine = Clock(offset=-1_200.0)
+
+    def dating(request: httpx.Request) -> dict[str, str]:
+        machine.offset = 0.0
+        return {}
+
+    transport = DatingTransport(cloud, lambda request: {})
+    async with running_exporter(cloud, clock=machine, transport=transport) as exporter:
+        await samples(exporter)
+        transport.dating = dating
+        await clock.advance(60)
+        after = await samples(exporter)
+    assert after.of("incremental_backups") == 24
+    assert after.of("incremental_backup_latest_end_timestamp_seconds") == NOON
+
+
 async def test_the_latest_that_is_told_before_the_window_is_listed_is_the_clouds_latest(
     clock: Clock,
 ) -> None:
