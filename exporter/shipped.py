@@ -18,8 +18,11 @@ SOURCES = {
 def read_rules(external_url: str | None = None) -> str:
     """The alert rules; with `external_url` their links lead to the exporter's own runbook pages."""
     rules = _locate("alerts.yaml").read_text(encoding="utf-8")
-    if not external_url:
-        return rules
+    return link_runbooks(rules, external_url) if external_url else rules
+
+
+def link_runbooks(rules: str, external_url: str) -> str:
+    """The rules with each runbook where the exporter has it."""
     base = external_url.rstrip("/")
     return re.sub(
         r"(?m)^( +runbook_url: )docs/runbooks/(\w+)\.md$",

@@ -124,7 +124,7 @@ def test_alerts_of_restores_reach_the_receiver_and_resolve_when_the_cloud_is_wel
 
     firing = take_all(pipeline, "firing")
     for (alert, name), told in firing.items():
-        labels, page = told["labels"], f"docs/runbooks/GaussDBMySQLBackup{alert}.md"
+        labels, page = told["labels"], f"{pipeline.exporter}/runbooks/GaussDBMySQLBackup{alert}"
         assert labels["project"] == DEMO_PROJECT_ID
         assert NAMES[labels["instance"]] == name
         assert labels["project_name"] == "production"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.shipped import link_runbooks
 from tests.support.paths import ROOT
 from tests.support.programs import (
     eventually,
@@ -122,6 +123,7 @@ class Pipeline:
     simulator: str
     prometheus: str
     receiver: Receiver
+    exporter: str
 
     def control(self, command: str, document: object) -> None:
         post(f"{self.simulator}/_simulator/{command}", document)
@@ -142,14 +144,17 @@ def running_pipeline(
     *simulator_arguments: str,
     prometheus: str = "prometheus",
 ) -> Iterator[Pipeline]:
-    """`config_of` gives the exporter's configuration for the simulator's address."""
+    """`config_of` gives the exporter's configuration for the simulator's address.
+
+    The rules' links lead to the exporter, as `--print-rules --web.external-url` prints them.
+    """
     with (
         receiving() as receiver,
         running_simulator(folder, *simulator_arguments) as simulator,
         running_exporter(folder, config_of(simulator)) as exporter,
         running_alertmanager(folder, alertmanager_config(receiver)) as alertmanager,
-        running_prometheus(
-            folder, prometheus_config(exporter, alertmanager, rules), prometheus
-        ) as address,
     ):
-        yield Pipeline(simulator, address, receiver)
+        rules.write_text(link_runbooks(rules.read_text(), exporter))
+        config = prometheus_config(exporter, alertmanager, rules)
+        with running_prometheus(folder, config, prometheus) as address:
+            yield Pipeline(simulator, address, receiver, exporter)
