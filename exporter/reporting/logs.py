@@ -7,6 +7,8 @@ import queue
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from traceback import walk_tb
 from typing import Literal, TextIO
 
 import structlog
@@ -19,6 +21,7 @@ from exporter.reporting.redaction import RedactSecrets, SecretRegistry
 _LAST_WORDS_SECONDS = 2.0
 # What may wait to be written while nobody reads the log.
 _MOST_RECORDS = 10_000
+_OURS = str(Path(__file__).parents[1])
 
 
 class _Listener(logging.handlers.QueueListener):
@@ -116,13 +119,17 @@ def logging_to(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not that uvloop meets bytes of a connection that is closed already: whoever used it knows,
-    and nobody can act upon it (https://github.com/MagicStack/uvloop/issues/506)."""
+    """Not that uvloop itself meets bytes of a connection that is closed already: whoever used it
+    knows, and nobody can act upon it (https://github.com/MagicStack/uvloop/issues/506). Where this
+    program is on the way to it, it is a mistake of ours."""
     error = record.exc_info[1] if record.exc_info else None
     return not (
         record.name == "asyncio"
         and isinstance(error, RuntimeError)
         and "the handler is closed" in str(error)
+        and not any(
+            frame.f_code.co_filename.startswith(_OURS) for frame, _ in walk_tb(error.__traceback__)
+        )
     )
 
 

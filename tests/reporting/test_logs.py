@@ -1,5 +1,6 @@
 """The log as an operator reads it: one line an event, in one form, free of secrets."""
 
+import asyncio
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from unittest import mock
 
 import httpx
 import pytest
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from exporter.reporting.logs import logging_to
 from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import Fault
+from exporter.web.tls_transport import TlsTransport
 from tests.support.factories import (
     BILLING,
     ORDERS,
@@ -304,6 +307,26 @@ def test_a_library_that_meets_a_closed_connection_is_not_told(
                 library.error("Fatal error on SSL protocol", exc_info=exc)
     (told,) = written.named("Fatal error on SSL protocol")
     assert "RuntimeError: odd" in told["exception"]
+
+
+def test_a_closed_connection_that_this_program_has_used_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = logging.getLogger("asyncio")
+    monkeypatch.setattr(library, "handlers", [])
+
+    class Closed(asyncio.Transport):
+        def is_closing(self) -> bool:
+            raise RuntimeError("unable to perform operation on <X>; the handler is closed")
+
+    connection = mock.Mock(raw=Closed())
+    with logging_into() as written:
+        try:
+            TlsTransport(connection).close()
+        except RuntimeError as exc:
+            library.error("Exception in callback", exc_info=exc)
+    (told,) = written.named("Exception in callback")
+    assert "the handler is closed" in told["exception"]
 
 
 # What is logged of a scrape -------------------------------------------------------------------
