@@ -199,8 +199,12 @@ class Connection(asyncio.Protocol):
         self._received = b""
         answer = self._answers.answer(head)
         if self._latency_seconds:
-            self._loop.call_later(self._latency_seconds, self._transport.write, answer)
+            self._loop.call_later(self._latency_seconds, self._write, answer)
         else:
+            self._write(answer)
+
+    def _write(self, answer: bytes) -> None:
+        if not self._transport.is_closing():  # the exporter may have been ended meanwhile
             self._transport.write(answer)
 
 

@@ -145,9 +145,12 @@ class Listing:
         workers = min(PAGES_IN_PARALLEL, (total_count - 2) // PAGE_STEP)
         # Where one worker fails, the others finish their page: the next try needs it no more.
         done = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
-        for failure in done:
-            if failure is not None:
+        failure = next(filter(None, done), None)
+        if failure is not None:
+            try:
                 raise failure
+            finally:
+                del failure, done  # they hold this frame
 
 
 @dataclass(frozen=True, slots=True)

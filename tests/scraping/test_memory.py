@@ -4,10 +4,12 @@ Errors that were kept, or held by a frame that they were raised in, made rings o
 an instance: 500 instances that could not be reached took 190 MB more after 24 scrapes.
 """
 
+import asyncio
 import contextlib
 import gc
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -77,6 +79,24 @@ async def test_an_answer_that_makes_no_sense_leaves_no_rings(name: str) -> None:
     answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     async with answering(answer.encode()) as (address, _):
         assert await scrape_twice(address) == []
+
+
+async def test_a_listing_whose_further_pages_fail_leaves_no_rings() -> None:
+    ended = datetime.now(UTC) - timedelta(minutes=30)
+    rows = [{"id": f"{i}", "end_time": ended.isoformat(), "size": 1} for i in range(50)]
+    body = json.dumps({"backups": rows, "total_count": 500})
+    first = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                is_first = b"offset=0 " in head
+                writer.write(first if is_first else b"HTTP/1.1 404 -\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await scrape_twice(f"http://127.0.0.1:{port}") == []
 
 
 async def test_a_connection_that_is_refused_leaves_no_rings() -> None:
