@@ -15,13 +15,13 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import floor
 from typing import Any
 
 import structlog
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from exporter.assembly import Exporter
@@ -172,6 +172,8 @@ class Scenario:
     skew: float = 0.0  # of the exporter's clock
 
 
+PAGE_ROWS = 100
+DELETED = st.sampled_from([-1, -8, -40])
 MOVES = st.lists(
     st.tuples(st.integers(1, 5), st.sampled_from([-40, -8, -1, 1, 3, 40])), max_size=3
 ).map(tuple)
@@ -191,7 +193,11 @@ OTHERS = st.sampled_from([0, 0, 0, 0, 0, 3, 96, 99, 100, 101, 197, 250, 480])
 
 @st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
-    count = draw(st.integers(1, 4))
+    count = draw(st.integers(1, 3))
+    steps = draw(st.lists(STEPS, min_size=1, max_size=8))
+    others = draw(OTHERS)
+    if others >= PAGE_ROWS and draw(st.booleans()):
+        steps[0] = replace(steps[0], full="", doing="scrape", moves=((2, draw(DELETED)),))
     return Scenario(
         [draw(instances(number)) for number in range(count)],
         {
@@ -202,10 +208,24 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             "time_offset": draw(st.sampled_from([480, 480, 0, -210, 840])),
             "time_form": draw(st.sampled_from(["basic", "colon", "zulu"])),
         },
-        draw(st.lists(STEPS, min_size=1, max_size=12)),
-        draw(OTHERS),
+        steps,
+        others,
         draw(st.sampled_from(SKEWS)),
     )
+
+
+def moved() -> Scenario:
+    """A part of the first page is deleted before the second is asked for: what it held moves up."""
+    contents = [make_instance(id=instance_id(number)) for number in range(3)]
+    for number, instance in enumerate(contents):
+        instance.full_backups = [
+            SimulatedFullBackup(f"f{number:03d}{hour:028d}br07", begin, begin + 300, 1.0)
+            for hour in range(12)
+            for begin in [NOON - 12 * HOUR + hour * HOUR + number * 600]
+        ]
+    knobs = {"order": "begin_desc", "restore_times": "true", "total_count": "true"}
+    knobs["show_empty_end_as"] = "null"
+    return Scenario(contents, knobs, [Step(0.0, moves=((2, -40),))], others=250)
 
 
 def make_other(number: int, begin: float) -> SimulatedFullBackup:
@@ -526,6 +546,7 @@ def execute(scenario: Scenario) -> None:
         HealthCheck.data_too_large,
     ],
 )
+@example(moved())
 @given(scenarios())
 def test_numbers_of_restores_are_those_of_the_last_right_answer_or_absent(
     scenario: Scenario,
