@@ -20,6 +20,7 @@ _BACKOFF_CAP_SECONDS = 900.0
 # Longer than a scrape interval, so that a project that was refused less often gets its turn.
 _COURTESY_SECONDS = 75.0
 _ASKED_SECONDS = 600.0
+_STRANGERS = 2
 _REMEMBERED = 1_000
 
 
@@ -48,6 +49,9 @@ class Refusals:
         self.what = what  # for logs
         self._back_offs: dict[tuple[str, str], _BackOff] = {}  # by secret, and "" or a project
         self._accepted: dict[str, set[str]] = {}  # the projects a secret has served, by secret
+        # By secret, when projects were refused that it has not served. That may be the trouble of
+        # one; where it is that of two, nobody else finds out for a minute but whom it has served.
+        self._strangers: dict[str, dict[str, tuple[float, AuthError]]] = {}
         self._refused_to: Counter[tuple[str, str]] = Counter()  # by secret and project
         self._asked: dict[tuple[str, str], float] = {}  # when last, by the same
         self._dead: dict[object, None] = {}  # temporary keys that were refused
@@ -66,13 +70,15 @@ class Refusals:
             if not scope:
                 wait += self._courtesy(secret, project, now)
             if wait > 0:
-                raise NotAskedError(
-                    f"{back_off.error.message}"
-                    f" (tried again in {format_duration(max(1, round(wait)))})",
-                    reason=Reason.AUTH,
-                    hint=back_off.error.hint,
-                    **back_off.error.facts,
-                )
+                raise _not_asked(back_off.error, wait)
+        strangers = [
+            (at + _BACKOFF_SECONDS - now, error)
+            for at, error in self._strangers.get(secret, {}).values()
+            if at + _BACKOFF_SECONDS > now
+        ]
+        if len(strangers) >= _STRANGERS and project not in self._accepted.get(secret, {project}):
+            wait, error = strangers[-1]
+            raise _not_asked(error, wait)
 
     def _courtesy(self, secret: str, project: str, now: float) -> float:
         """How much longer a project waits that was refused more often than another that waits:
@@ -89,19 +95,24 @@ class Refusals:
         for scope in ("", project):
             self._back_offs.pop((secret, scope), None)
         self._refused_to.pop((secret, project), None)
+        self._strangers.get(secret, {}).pop(project, None)
         self._accepted.setdefault(secret, set()).add(project)
 
     def refuse(self, secret: str, project: str, error: AuthError, *, own: bool = False) -> None:
         """Back off. `own`: the refusal says nothing about the secret."""
+        now = asyncio.get_running_loop().time()
         served = self._accepted.get(secret, set())
         if own or (served and project not in served):
             scope = project
+            if not own:
+                strangers = self._strangers.setdefault(secret, {})
+                strangers.pop(project, None)  # the newest is last
+                strangers[project] = now, error
         else:
             # What has served this project does no more.
             scope = ""
             self._accepted.pop(secret, None)
         back_off = self._back_offs.setdefault((secret, scope), _BackOff())
-        now = asyncio.get_running_loop().time()
         if back_off.until > now:
             return  # one of several that were refused together
         self._forget_the_oldest()
@@ -131,6 +142,16 @@ class Refusals:
 
     def _forget_the_oldest(self) -> None:
         memories: list[dict[Any, Any]] = [self._back_offs, self._accepted, self._refused_to]
+        memories.append(self._strangers)
         for memory in (*memories, self._asked, self._dead):
             while len(memory) > _REMEMBERED:
                 del memory[next(iter(memory))]
+
+
+def _not_asked(error: AuthError, wait_seconds: float) -> NotAskedError:
+    return NotAskedError(
+        f"{error.message} (tried again in {format_duration(max(1, round(wait_seconds)))})",
+        reason=Reason.AUTH,
+        hint=error.hint,
+        **error.facts,
+    )

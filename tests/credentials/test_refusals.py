@@ -42,3 +42,40 @@ async def test_who_was_refused_less_often_goes_first_when_the_back_off_ends(cloc
     refusals.refuse("secret", "other", refused)
     await clock.advance(121)
     refusals.check("secret", "one")
+
+
+async def test_a_key_that_serves_no_more_is_not_tried_by_each_project_that_it_never_served(
+    clock: Clock,
+) -> None:
+    """Six projects, of which one was served when the key was withdrawn: five refusals lock it."""
+    refusals = Refusals("an access key")
+    refusals.accept("secret", "served")
+    tried = []
+    for number in range(5):
+        try:
+            refusals.check("secret", f"stranger-{number}")
+        except AuthError:
+            continue
+        tried.append(number)
+        refusals.refuse("secret", f"stranger-{number}", refusal())
+    assert tried == [0, 1]
+    refusals.check("secret", "served")
+    refusals.refuse("secret", "served", refusal())
+    with pytest.raises(AuthError):
+        refusals.check("secret", "served")
+
+
+async def test_the_trouble_of_one_project_keeps_no_other_out(clock: Clock) -> None:
+    """Of two it may be the key's: a minute later the next one finds out."""
+    refusals = Refusals("an access key")
+    refusals.accept("secret", "served")
+    refusals.refuse("secret", "first", refusal())
+    refusals.check("secret", "third")
+    refusals.refuse("secret", "second", refusal())
+    with pytest.raises(AuthError, match="tried again in 1m"):
+        refusals.check("secret", "third")
+    refusals.check("secret", "served")
+    await clock.advance(60)
+    refusals.check("secret", "third")
+    refusals.accept("secret", "third")
+    refusals.check("secret", "third")
