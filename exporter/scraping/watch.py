@@ -73,12 +73,12 @@ class Watch:
         return reading
 
     async def _ask(self, query: Query) -> Reading:
-        """What is new by the cloud's clock: asked again where that was set meanwhile, or an answer
-        has shown that it says another time."""
+        """What is new by the cloud's clock: asked again where an answer has shown meanwhile that
+        it says another time."""
         for _ in range(_CLOCK_TRIES):
-            mark = self.clock.mark()
+            moves = self.clock.moves
             reading = await self.sync.refresh(query)
-            if not self.clock.has_moved_since(mark):
+            if self.clock.moves == moves:
                 break
         return reading
 

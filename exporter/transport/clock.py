@@ -108,15 +108,6 @@ class CloudClock:
         self._is_off = abs(skew) > (_BACK_SECONDS if self._is_off else _TOLERANCE_SECONDS)
         return skew if self._is_off else 0.0
 
-    def mark(self) -> tuple[int, float]:
-        """For `has_moved_since`."""
-        return self.moves, self() - self._steady()
-
-    def has_moved_since(self, mark: tuple[int, float]) -> bool:
-        """Whether it is not just that time has passed: it was set, or is told otherwise."""
-        moves, distance = self.mark()
-        return moves != mark[0] or abs(distance - mark[1]) > _TOLERANCE_SECONDS / 2
-
     def observe(self, date: str | None, *, sent: float, received: float) -> None:
         """Learn from the `Date` of an answer, of which the steady times are known."""
         seconds = parse_date(date)
