@@ -4,6 +4,7 @@ import contextlib
 import logging
 import logging.handlers
 import queue
+import ssl
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -119,18 +120,20 @@ def logging_to(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not that uvloop itself meets bytes of a connection that is closed already: whoever used it
-    knows, and nobody can act upon it (https://github.com/MagicStack/uvloop/issues/506). Where this
-    program is on the way to it, it is a mistake of ours."""
+    """Not what uvloop meets by itself, which nobody can act upon: bytes of a connection that is
+    closed already (https://github.com/MagicStack/uvloop/issues/506), and a handshake that fails
+    when whoever wanted it has given up. Where this program is on the way to it, it is ours."""
     error = record.exc_info[1] if record.exc_info else None
-    return not (
-        record.name == "asyncio"
-        and isinstance(error, RuntimeError)
-        and "the handler is closed" in str(error)
-        and not any(
-            frame.f_code.co_filename.startswith(_OURS) for frame, _ in walk_tb(error.__traceback__)
-        )
-    )
+    if record.name != "asyncio" or error is None or _is_on_the_way_to(error):
+        return True
+    is_closed = isinstance(error, RuntimeError) and "the handler is closed" in str(error)
+    is_given_up = isinstance(error, ssl.SSLError) and "never retrieved" in record.getMessage()
+    return not (is_closed or is_given_up)
+
+
+def _is_on_the_way_to(error: BaseException) -> bool:
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_code.co_filename.startswith(_OURS) for frame in frames)
 
 
 def _shared_processors() -> list[structlog.typing.Processor]:

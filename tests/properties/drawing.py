@@ -98,6 +98,12 @@ def all_rows(draw: st.DrawFn, times: Sequence[float]) -> tuple[Row, ...]:
     if draw(st.integers(0, 2)) == 0:
         rows += draw(long_ones(times))
     rows += draw(st.lists(odd_rows(), max_size=3))
+    if rows and draw(st.integers(0, 3)) == 0:
+        # One of many is listed for the first time hours after its end.
+        number = draw(st.integers(0, min(40, len(rows) - 1)))
+        if (end := rows[number].end) is not None:
+            late = draw(st.sampled_from([HOUR, 3 * HOUR, 3 * HOUR, 5 * HOUR]))
+            rows[number] = replace(rows[number], appears=end + late, deleted=None)
     if draw(st.integers(0, 2)) == 0:
         rows = draw(restored(rows, times))
     return tuple(rows)

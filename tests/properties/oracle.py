@@ -8,7 +8,7 @@ the contract leaves to the next listing of the whole window is allowed until the
 - rows that were hidden, or appear late, and lie further back than what is new begins are missed
   until then. It begins an hour before the latest end that was published, or, where the API
   filters by begin_time, the longest duration that was known for certain. Where all answers were
-  right, those among the forty latest of the last five hours are seen a quarter of an hour later.
+  right, those among the 43 latest of the last five hours are seen a quarter of an hour later.
 """
 
 import itertools
@@ -34,7 +34,7 @@ OLDEST_PAGE = 4_600.0
 # Times are cut to the second, and bounds may not count.
 ROUNDING = 3.0
 # A longer look shows so many rows, so far back, and comes so soon.
-LONG_LOOK_ROWS, LONG_LOOK_REACH, LONG_LOOK_INTERVAL = 40, 5 * HOUR, 900.0
+LONG_LOOK_ROWS, LONG_LOOK_REACH, LONG_LOOK_INTERVAL = 43, 5 * HOUR, 900.0
 Band = tuple[float, float]
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -307,6 +308,22 @@ def test_a_library_that_meets_a_closed_connection_is_not_told(
                 library.error("Fatal error on SSL protocol", exc_info=exc)
     (told,) = written.named("Fatal error on SSL protocol")
     assert "RuntimeError: odd" in told["exception"]
+
+
+def test_a_handshake_that_fails_when_nobody_waits_for_it_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where an authority is renewed, and the request has met its deadline."""
+    library = logging.getLogger("asyncio")
+    monkeypatch.setattr(library, "handlers", [])
+    with logging_into() as written:
+        for what in ("Future exception was never retrieved", "Fatal error on transport"):
+            try:
+                raise ssl.SSLCertVerificationError("certificate verify failed")
+            except ssl.SSLError as exc:
+                library.error(what, exc_info=exc)
+    assert not written.named("Future exception was never retrieved")
+    assert len(written.named("Fatal error on transport")) == 1
 
 
 def test_a_closed_connection_that_this_program_has_used_is_told(
