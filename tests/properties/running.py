@@ -19,6 +19,7 @@ from exporter.web.app import create_app
 from tests.properties.oracle import (
     LATEST,
     LONGEST_BACKOFF,
+    ROUNDING,
     Band,
     History,
     Query,
@@ -329,6 +330,8 @@ class Run:
             history.excused_at = last
         if not query.complete:
             note("incomplete")
+            if self.may_be_overdue(query):
+                history.excused_at = last
             assert history.excused_at > -inf, "incomplete without an excuse"
             assert not (
                 query.calm
@@ -420,6 +423,14 @@ class Run:
                 )
             )
         )
+
+    def may_be_overdue(self, query: Query) -> bool:
+        """Whether the back-off of a listing that met a fault may last longer than an interval.
+
+        Back-offs pass while the machine is awake, the interval in any case.
+        """
+        since = query.begun - self.fault_at
+        return not query.quiet and since >= self.scenario.resync_interval - ROUNDING
 
     def may_forget(self, history: History) -> bool:
         """Whether what is gone, or contradicts itself, may have ended what was known."""
