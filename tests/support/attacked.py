@@ -57,7 +57,7 @@ def write_configs(folder: Path) -> list[LoadedWebConfig | None]:
 async def main(folder: Path) -> None:
     ids = [instance_id(number) for number in range(INSTANCES)]
     simulator = make_simulator(*(fill(make_instance(id=id), count=3) for id in ids), clock=Clock())
-    config = make_config(*ids, scrape={"min_interval": "1h"}, api={"rate_limit": 0})
+    config = make_config(*ids, scrape={"min_interval": "1d"}, api={"rate_limit": 0})
     async with running_exporter(simulator, config) as exporter:
         app = create_app(exporter, enable_lifecycle=True)
         async with asyncio.TaskGroup() as group:
