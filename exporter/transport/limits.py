@@ -226,6 +226,7 @@ class RateLimiter:
             # Cancelled just after the slot was given: pass it on.
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.release(query.share)
+            del future, waiter  # they hold the error, whose frames would hold them
             raise
         if permit.round != self._round:
             # A 429 came between the leave and us.

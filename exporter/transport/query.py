@@ -105,6 +105,7 @@ class Query:
             return await future
         finally:
             self._waits.pop(future)
+            del future  # it holds the error that it ends with, whose frames would hold it
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, which must fit before the deadline."""
@@ -117,6 +118,7 @@ class Query:
         finally:
             self.is_sleeping = False
             timer.cancel()
+            del future  # likewise
 
     def has_time_for(self, seconds: float) -> bool:
         return asyncio.get_running_loop().time() + seconds < self.deadline

@@ -50,16 +50,16 @@ def left_behind() -> Iterator[list[object]]:
         gc.enable()
 
 
-async def scrape_twice(address: str) -> list[object]:
+async def scrape_twice(address: str, *, seconds: float = 1) -> list[object]:
     """What the second scrape leaves, of a real server: the simulator holds what it was sent."""
     project = make_project_settings("one", "two", endpoint=address)
     config = make_config(projects=[project], api={"retries": 0, "rate_limit": 0})
     exporter = Exporter(lambda: config, own=OwnMetrics(), registry=SecretRegistry())
     await exporter.reload()
     try:
-        await exporter.scraper.scrape(5)
+        await exporter.scraper.scrape(seconds)
         with left_behind() as left:
-            snapshot = await exporter.scraper.scrape(5)
+            snapshot = await exporter.scraper.scrape(seconds)
             assert not any(result.reading for result in snapshot.results)
     finally:
         await exporter.aclose()
@@ -71,6 +71,13 @@ async def test_a_refusal_leaves_no_rings(status: int) -> None:
     answer = f"HTTP/1.1 {status} -\r\nContent-Length: 2\r\n\r\n{{}}"
     async with answering(answer.encode()) as (address, _):
         assert await scrape_twice(address) == []
+
+
+async def test_a_silence_leaves_no_rings() -> None:
+    """One goes first when it ends, and another is told that there is a new one."""
+    answer = b"HTTP/1.1 429 -\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\n{}"
+    async with answering(answer) as (address, _):
+        assert await scrape_twice(address, seconds=2) == []
 
 
 @pytest.mark.parametrize("name", BODIES)
