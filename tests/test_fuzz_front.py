@@ -9,7 +9,7 @@ not read; ends of every kind. Whatever they do,
 - it works and logs no more than so many clients are worth,
 - what they get is HTTP to the last byte, and no exception reaches the log.
 
-FUZZ_EXAMPLES is how many attacks are tried.
+`make fuzz` tries as many attacks as FUZZ_EXAMPLES says.
 """
 
 import asyncio
@@ -27,13 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
-NEW_EXAMPLES = "FUZZ_EXAMPLES" in os.environ
+from tests.support.searches import search
 
 PLAIN, PASSWORDS, TLS = range(3)
 WITHIN_TLS = 3  # the same port as TLS, and the attack behind a handshake
@@ -448,12 +446,8 @@ def wait_for_descriptors(attacked: Attacked) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # much is said
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=not NEW_EXAMPLES,
-    print_blob=True,
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-    report_multiple_bugs=False,
+@search(
+    10,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.large_base_example,

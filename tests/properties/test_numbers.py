@@ -10,33 +10,15 @@ is not true, rows that changed during the query, a fault that changed the listin
 that cannot be listed.
 """
 
-import os
-
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 
 from tests.properties.drawing import scenarios
 from tests.properties.running import execute
 from tests.properties.world import Scenario
-from tests.support.searches import examples
-
-# FUZZ_EXAMPLES: so many. FUZZ_NEW: other ones each time; without it every run tries the same, and a
-# change is not blamed for what it did not break.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(60)))
-NEW_EXAMPLES = "FUZZ_NEW" in os.environ
+from tests.support.searches import examples, search
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=not NEW_EXAMPLES,
-    print_blob=True,
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-    report_multiple_bugs=False,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.large_base_example,
-        HealthCheck.data_too_large,
-    ],
-)
+@search(examples(60))
 @given(scenarios())
 def test_published_numbers_are_those_of_a_correct_full_listing_or_absent(
     scenario: Scenario,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from exporter.assembly import Exporter
@@ -34,11 +34,9 @@ from tests.support.factories import (
     running_exporter,
     samples,
 )
-from tests.support.searches import examples
+from tests.support.searches import examples, search
 from tests.support.virtual_time import Clock, VirtualTimeLoop
 
-EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", examples(60))) // 3)
-NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 INSTANCES = 3  # of each project
 
 AUTHS: Mapping[str, Mapping[str, str]] = {
@@ -172,11 +170,11 @@ async def play(world: World, steps: Sequence[Step]) -> None:
         world.assert_not_locked()
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=not NEW_EXAMPLES,
-    print_blob=True,
+@search(
+    examples(60),
+    divisor=3,
     phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.sampled_from(sorted(AUTHS)), st.integers(1, 4), STEPS)

@@ -12,7 +12,6 @@ with nothing of the exporter or of the simulator's own ranges.
 """
 
 import asyncio
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from math import floor
 from typing import Any
 
 import structlog
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.assembly import Exporter
@@ -47,12 +46,9 @@ from tests.support.factories import (
     parse_samples,
 )
 from tests.support.faults import RESET
-from tests.support.searches import examples
+from tests.support.searches import examples, search
 from tests.support.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
 
-# As in test_numbers.py; an example takes longer, so there are fewer.
-EXAMPLES = max(1, int(os.environ.get("FUZZ_EXAMPLES", examples(60))) // 5)
-NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 # Of all that is published: to read the rest takes longer than the rest of an example.
 IS_READ = re.compile(r"gaussdb_mysql_(restorable|full_backup|source|scrape_success)")
 ALL = "/metrics?collect[]=instances"
@@ -534,18 +530,7 @@ def execute(scenario: Scenario) -> None:
     assert not [entry for entry in entries if entry["log_level"] in ("error", "critical")]
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=not NEW_EXAMPLES,
-    print_blob=True,
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-    report_multiple_bugs=False,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.large_base_example,
-        HealthCheck.data_too_large,
-    ],
-)
+@search(examples(60), divisor=5)
 @example(moved())
 @given(scenarios())
 def test_numbers_of_restores_are_those_of_the_last_right_answer_or_absent(

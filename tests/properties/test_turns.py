@@ -2,12 +2,11 @@
 
 import asyncio
 import itertools
-import os
 from dataclasses import dataclass
 from math import ceil, inf
 
 import structlog.testing
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from exporter.simulator import Simulator
@@ -23,12 +22,8 @@ from tests.support.factories import (
     make_simulator,
     running_exporter,
 )
-from tests.support.searches import examples
+from tests.support.searches import examples, search
 from tests.support.virtual_time import NOON, Clock, VirtualTimeLoop
-
-# Many instances in each: a few say as much as many clouds.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(60))) // 10
-NEW_EXAMPLES = "FUZZ_NEW" in os.environ
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,13 +94,8 @@ async def scrape_all(budget: Budget) -> list[set[str]]:
     return answered
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=not NEW_EXAMPLES,
-    print_blob=True,
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# Many instances in each: a few say as much as many clouds.
+@search(examples(60), divisor=10, suppress_health_check=[HealthCheck.too_slow])
 @given(budgets())
 def test_each_instance_has_its_turn_and_what_is_known_stays_known(budget: Budget) -> None:
     with (
