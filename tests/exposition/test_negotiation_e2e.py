@@ -1,12 +1,10 @@
 """What Prometheus 3 and the exporter agree on: the form of the numbers, and names in UTF-8."""
 
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
@@ -19,11 +17,13 @@ from exporter.simulator import (
     DEMO_USER,
 )
 from tests.support.programs import (
+    QuietHandler,
     eventually,
     query,
     running_exporter,
     running_prometheus,
     running_simulator,
+    serving,
 )
 from tests.support.prometheus import find_release
 
@@ -76,7 +76,7 @@ class Relay:
 def relaying(exporter: str) -> Iterator[Relay]:
     relay = Relay(exporter)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             headers = {key: value for key, value in self.headers.items() if key != "Host"}
             request = urllib.request.Request(f"{relay.exporter}{self.path}", headers=headers)
@@ -91,19 +91,8 @@ def relaying(exporter: str) -> Iterator[Relay]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet: the output belongs to pytest."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        relay.address = f"127.0.0.1:{server.server_address[1]}"
+    with serving(Handler) as relay.address:
         yield relay
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,10 @@
 """`helm test`, and the rendered pod at work."""
 
-import http.server
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +23,7 @@ from tests.helm.charts import (
 )
 from tests.support.certificates import Authority
 from tests.support.paths import ROOT
-from tests.support.programs import eventually, free_port, running
+from tests.support.programs import QuietHandler, eventually, free_port, running, serving
 
 # `helm test` ------------------------------------------------------------------------------------
 
@@ -34,31 +31,23 @@ from tests.support.programs import eventually, free_port, running
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[dict[str, tuple[int, str]]], str]]:
     """Starts an HTTP server that answers paths with a status and a text; gives its address."""
-    servers: list[http.server.ThreadingHTTPServer] = []
+    with ExitStack() as servers:
 
-    def start(pages: dict[str, tuple[int, str]]) -> str:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, text = pages.get(self.path, (404, ""))
-                if status == 401 and self.headers.get("Authorization") == "Basic cHJvbTptYWRlLXVw":
-                    status = 200
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text.encode())
+        def start(pages: dict[str, tuple[int, str]]) -> str:
+            class Handler(QuietHandler):
+                def do_GET(self) -> None:
+                    status, text = pages.get(self.path, (404, ""))
+                    login = self.headers.get("Authorization")
+                    if status == 401 and login == "Basic cHJvbTptYWRlLXVw":
+                        status = 200
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(text)))
+                    self.end_headers()
+                    self.wfile.write(text.encode())
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
+            return f"http://{servers.enter_context(serving(Handler))}"
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def run_helm_test(

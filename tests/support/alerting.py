@@ -1,11 +1,9 @@
 """From the cloud to the person on call, each a real program: for the end-to-end tests of alerts."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -16,6 +14,7 @@ import yaml
 from exporter.shipped import link_runbooks
 from tests.support.paths import ROOT
 from tests.support.programs import (
+    QuietHandler,
     eventually,
     post,
     query,
@@ -23,6 +22,7 @@ from tests.support.programs import (
     running_exporter,
     running_prometheus,
     running_simulator,
+    serving,
 )
 
 RULES = ROOT / "helm/gaussdb-mysql-backup-exporter/files/alerts.yaml"
@@ -56,25 +56,15 @@ def receiving() -> Iterator[Receiver]:
     """A webhook on loopback."""
     receiver = Receiver()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             receiver.take_notification(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet: the output belongs to pytest."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        receiver.url = f"http://127.0.0.1:{server.server_address[1]}/"
+    with serving(Handler) as address:
+        receiver.url = f"http://{address}/"
         yield receiver
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def alertmanager_config(receiver: Receiver) -> str:
