@@ -86,14 +86,13 @@ class InstanceSync:
     def progress(self) -> Progress | None:
         return self._whole.progress
 
+    @property
+    def _asks(self) -> tuple[object, float, bool]:
+        return self.origin, self._instance.lookback_seconds, self._instance.offsite
+
     def adopt(self, previous: "InstanceSync") -> None:
         """Go on from what `previous` knows, if it asked the same, there, and as the same."""
-        before, now = previous._instance, self._instance
-        if (previous.origin, before.lookback_seconds, before.offsite) != (
-            self.origin,
-            now.lookback_seconds,
-            now.offsite,
-        ):
+        if previous._asks != self._asks:
             return
         self._window, self._sums = previous._window, previous._sums
         # A copy: the query of `previous` may still be reading its pages.
@@ -105,11 +104,12 @@ class InstanceSync:
 
     # What is new ------------------------------------------------------------------------------
 
-    async def refresh(self, query: Query) -> Reading:
+    async def refresh(self, query: Query, *, waited: bool = False) -> Reading:
         """Ask the API what is new and return the numbers as of now.
 
         Those that take the whole window are None where it has not been listed yet, or where
         history has changed. Where it should have been listed long ago it is tried first.
+        `waited`: the query has waited for `list_window`, whose numbers may be new enough.
         """
         if self.is_listed() and not self._resync.is_believed(self._clock()):
             if self._is_listing:
@@ -121,7 +121,7 @@ class InstanceSync:
         if listed is not None:
             self._window, self._known_at = listed.window, listed.as_of
             age = self._refreshed_at - listed.as_of
-            if 0 <= age <= _FRESH_SECONDS and refreshed_before <= listed.as_of:
+            if waited and 0 <= age <= _FRESH_SECONDS and refreshed_before <= listed.as_of:
                 return await self._read(listed.window, listed.complete, lister)
         return await self._look(lister)
 
@@ -164,7 +164,7 @@ class InstanceSync:
         first = await lister.fetch_first(self._whole.begin(now))
         if len(first.rows) < PAGE_ROWS and (first.total_count or 0) <= len(first.rows):
             await self.list_window(lister.query)
-            return await self.refresh(lister.query)
+            return await self.refresh(lister.query, waited=True)
         backup, _ = await find_last(lister, now + SECOND)
         return self._tell_latest(with_previous(window, backup, now=now))
 

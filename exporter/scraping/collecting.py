@@ -99,7 +99,8 @@ def _outcome(watch: Watch, in_flight: InFlightQuery, span: Span) -> Reading | Fa
     is_open = outcome is None or (
         isinstance(outcome, Failure) and outcome.reason is Reason.DEADLINE
     )
-    in_time = in_flight.early_at >= span.begun - SHARED_SECONDS
+    age = asyncio.get_running_loop().time() - span.begun
+    in_time = in_flight.early_age <= age + SHARED_SECONDS
     if is_open and in_flight.early is not None and in_time:
         return in_flight.early  # the window is still being listed
     if outcome is None:

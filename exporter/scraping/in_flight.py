@@ -9,6 +9,7 @@ import structlog
 from exporter.errors import ApiError, DeadlineError, Reason
 from exporter.models import Failure, InstanceKey, Reading
 from exporter.scraping.failures import failure_of, mistake, not_in_time
+from exporter.transport.clock import steady_time
 from exporter.transport.query import Query
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ class InFlightQuery:
     failed_after: int = 0
     # What is known before the whole window is listed: serves if that takes too long.
     early: Reading | None = None
-    early_at: float = 0.0
+    early_at: float = 0.0  # its steady time
 
     @classmethod
     def begin(cls, query: Query, redact: Callable[[str], str]) -> "InFlightQuery":
@@ -51,10 +52,10 @@ class InFlightQuery:
         """Whether it is known what is new; the whole window may still be waited for."""
         return self.early is not None or self.outcome is not None
 
-    def is_older_than(self, seconds: float) -> bool:
-        """Whether its numbers are that old already, and only the whole window is waited for."""
-        age = asyncio.get_running_loop().time() - self.early_at
-        return self.early is not None and age > seconds
+    @property
+    def early_age(self) -> float:
+        """How old the early numbers are, in seconds; those that there are not yet have no age."""
+        return steady_time() - self.early_at if self.early is not None else 0.0
 
     def end(self) -> None:
         self.finished = asyncio.get_running_loop().time()
@@ -81,7 +82,7 @@ class InFlightQuery:
         loop = asyncio.get_running_loop()
 
         def publish(reading: Reading) -> None:
-            self.early, self.early_at = reading, loop.time()
+            self.early, self.early_at = reading, steady_time()
 
         while self.outcome is None:
             try:

@@ -202,7 +202,7 @@ class Scraper:
 
     def _join(self, watch: Watch, deadline: float) -> InFlightQuery:
         in_flight = watch.in_flight
-        if in_flight is not None and not in_flight.is_older_than(SHARED_SECONDS):
+        if in_flight is not None and in_flight.early_age <= SHARED_SECONDS:
             in_flight.query.deadline = max(in_flight.query.deadline, deadline)
             return in_flight
         query = Query(

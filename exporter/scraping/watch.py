@@ -66,18 +66,18 @@ class Watch:
         )
         if is_listed:
             with contextlib.suppress(ApiError):
-                return await self._ask(query)
+                return await self._ask(query, waited=True)
         error = self.listing.error
         if error is not None and error.reason not in PASSING and not self.sync.is_listed():
             raise error.kept()
         return reading
 
-    async def _ask(self, query: Query) -> Reading:
+    async def _ask(self, query: Query, *, waited: bool = False) -> Reading:
         """What is new by the cloud's clock: asked again where an answer has shown meanwhile that
         it says another time."""
         for _ in range(_CLOCK_TRIES):
             moves = self.clock.moves
-            reading = await self.sync.refresh(query)
+            reading = await self.sync.refresh(query, waited=waited)
             if self.clock.moves == moves:
                 break
         return reading

@@ -15,7 +15,7 @@ from exporter.errors import ApiError, BadResponseError, RateLimitedError
 from exporter.transport.background import BackgroundLimiter
 from exporter.transport.backoff import parse_policy_hint
 from exporter.transport.bodies import read_body
-from exporter.transport.clock import CloudClock, loop_time
+from exporter.transport.clock import CloudClock, steady_time
 from exporter.transport.connections import ExactTransport
 from exporter.transport.failures import quote, reason_of, retry_after
 from exporter.transport.limits import Permit, RateLimiter
@@ -94,7 +94,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         host = request.url.netloc.decode("ascii")
         started = time.perf_counter()
-        sent = loop_time()
+        sent = steady_time()
         try:
             with query.sending(host):
                 response = await self._converse(request, permit)
@@ -184,7 +184,7 @@ def _learn_the_time(response: httpx.Response, sent: float) -> None:
     clock = response.request.extensions.get("clock")
     headers = response.headers
     if isinstance(clock, CloudClock) and "age" not in headers and response.content[:1] == b"{":
-        clock.observe(headers.get("date"), sent=sent, received=loop_time())
+        clock.observe(headers.get("date"), sent=sent, received=steady_time())
 
 
 def _unresolved(inner: httpx.AsyncBaseTransport, request: httpx.Request) -> str:

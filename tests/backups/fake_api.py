@@ -133,7 +133,7 @@ async def refresh(sync: InstanceSync, query: Query | None = None) -> Reading:
     reading = await sync.refresh(query) if sync.is_listed() else None
     if reading is None or sync.is_listing_due():
         await sync.list_window(query)
-        reading = await sync.refresh(query)
+        reading = await sync.refresh(query, waited=True)
     return reading
 
 

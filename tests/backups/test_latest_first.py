@@ -47,7 +47,7 @@ async def test_the_whole_window_is_then_listed_less_what_is_known() -> None:
     await sync.list_window(Query())
     assert api.requests() == 41 + 1  # of 1,981 rows, where 2,017 take 42; what was before them
     assert not sync.is_listing_due()
-    reading = await sync.refresh(Query())
+    reading = await sync.refresh(Query(), waited=True)
     assert api.requests() == 0  # nothing can be new
     assert (reading.count, reading.size_kilobytes, reading.running) == (2017, 2016.5, 1)
     assert (reading.latest_end, reading.oldest_end) == (NOON - 60, NOON - 60 - 2015 * 300)
@@ -67,7 +67,7 @@ async def test_a_backup_on_the_border_of_the_first_request_counts_once(filter_by
     sync = make_sync(api)
     await sync.refresh(Query())
     await sync.list_window(Query())
-    reading = await sync.refresh(Query())
+    reading = await sync.refresh(Query(), waited=True)
     assert (reading.count, reading.listing_complete) == (13, True)
 
 

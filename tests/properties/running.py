@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from math import inf
+from unittest import mock
 
 import httpx
 import structlog.testing
@@ -93,6 +94,7 @@ class Run:
     awake_at_fault: float = -inf  # the loop's time, in which back-offs pass
     changing_fault_at: float = -inf
     clock_set_at: float = -inf
+    slept: float = 0.0
     strange_dates: int = 0
     answers_since: int = 0
     bands: set[Band] = field(default_factory=set)
@@ -158,6 +160,10 @@ class Run:
         """The machine sleeps, the cloud does not; its clock is right when it wakes."""
         self.cloud_clock.offset += seconds
         self.machine_clock.offset += seconds
+        self.slept += seconds
+
+    def slept_seconds(self) -> float:
+        return self.slept
 
     @property
     def knows_time(self) -> bool:
@@ -481,6 +487,7 @@ def execute(scenario: Scenario) -> None:
     for simulator in simulators:
         simulator.fault_script = run.next_fault
     with (
+        mock.patch("exporter.transport.clock.slept_seconds", run.slept_seconds),
         structlog.testing.capture_logs() as entries,
         asyncio.Runner(loop_factory=VirtualTimeLoop) as runner,
     ):

@@ -193,6 +193,29 @@ async def test_a_machine_that_was_stopped_as_a_whole_finds_what_was_made_meanwhi
     assert after.of("incremental_backup_max_interval_seconds") == 7.5 * HOUR
 
 
+@pytest.mark.parametrize("is_asleep", [True, False], ids=["asleep", "stopped as a whole"])
+async def test_what_was_listed_before_a_machine_stood_still_is_not_told_after_it(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, is_asleep: bool
+) -> None:
+    """The window was listed just after the first scrape had ended. The next one told its numbers
+    without a request: by the time that the machine had been up, it was two seconds old."""
+    slept = 0.0
+    monkeypatch.setattr("exporter.transport.clock.slept_seconds", lambda: slept)
+    cloud = make_simulator(fill(make_instance(), count=12), clock=clock, latency_seconds=1.0)
+    machine = Clock()
+    config = make_config(defaults={"lookback": "4h"}, scrape={"timeout_offset": "0s"})
+    async with running_exporter(cloud, config, clock=machine) as exporter:
+        await samples(exporter, timeout=2.5)
+        await clock.advance(2)
+        clock.offset = 8 * HOUR
+        if is_asleep:
+            slept = machine.offset = 8 * HOUR
+        published = await samples(exporter)
+    assert published.of("scrape_success") == 1
+    assert published.of("incremental_backups") == 0
+    assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
+
+
 async def test_a_signature_of_the_wrong_time_is_made_again_and_locks_no_key(clock: Clock) -> None:
     cloud = make_cloud(clock)
     async with running_exporter(

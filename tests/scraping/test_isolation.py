@@ -52,10 +52,10 @@ async def test_a_mistake_in_the_exporter_fails_its_instance_alone(
 ) -> None:
     refresh = InstanceSync.refresh
 
-    async def broken(self: InstanceSync, *arguments: Any) -> Reading:
+    async def broken(self: InstanceSync, *arguments: Any, **more: Any) -> Reading:
         if self._instance.id == instance_id(1):
             raise ZeroDivisionError
-        return await refresh(self, *arguments)
+        return await refresh(self, *arguments, **more)
 
     monkeypatch.setattr(InstanceSync, "refresh", broken)
     simulator = make_many(3, clock=clock)

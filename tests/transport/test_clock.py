@@ -6,8 +6,14 @@ from email.utils import formatdate
 import pytest
 import structlog
 
-from exporter.transport.clock import CloudClock, CloudClocks, describe_skew, parse_date
-from tests.support.virtual_time import NOON
+from exporter.transport.clock import (
+    CloudClock,
+    CloudClocks,
+    describe_skew,
+    parse_date,
+    steady_time,
+)
+from tests.support.virtual_time import NOON, Clock
 
 HOUR = 3_600.0
 
@@ -245,3 +251,16 @@ def test_a_clock_is_of_a_project_at_an_endpoint() -> None:
 )
 def test_a_skew_is_told_for_people(seconds: float, said: str) -> None:
     assert describe_skew(seconds) == said
+
+
+async def test_while_the_machine_sleeps_the_steady_time_goes_on(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own clock is right when it wakes: no answer is needed to believe it."""
+    slept = 0.0
+    monkeypatch.setattr("exporter.transport.clock.slept_seconds", lambda: slept)
+    clouds = CloudClock(clock)
+    clouds.observe(formatdate(NOON, usegmt=True), sent=steady_time(), received=steady_time())
+    slept = clock.offset = 8 * HOUR
+    assert (clouds(), clouds.ahead) == (NOON + 8 * HOUR, 0.0)
+    assert clouds.skew == pytest.approx(0, abs=1)
