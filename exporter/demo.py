@@ -30,6 +30,7 @@ def build_demo_config(address: str) -> Config:
     return Config.model_validate(
         {
             "defaults": {"restore_window": True, "full_backups": True},
+            "api": {"rate_limit": 0},  # the simulator has none, and whoever tries it waits less
             "projects": [
                 {
                     "id": DEMO_PROJECT_ID,

@@ -329,11 +329,11 @@ def test_every_permission_is_in_the_documents_in_both_grammars(permission: Permi
 
 def test_the_readme_shows_what_once_prints_on_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     def shown(text: str) -> list[list[str]]:
-        """The verdict, the headings, and of each row the state and the name."""
+        """The verdict, the counts, the headings, and of each row the state and the name."""
         lines = text[text.index("4 of 6 instances") :].splitlines()
-        verdict, _, _, headings, *rows = lines[:10]
+        verdict, _, counts, _, headings, *rows = lines[:11]
         cells = [re.split(r" {2,}", row)[:2] for row in rows]
-        return [[verdict], re.split(r" {2,}", headings), *cells]
+        return [[verdict, counts], re.split(r" {2,}", headings), *cells]
 
     assert main(["--demo", "--once", "--output", "table", "--log.level", "error"]) == 1
     assert shown((ROOT / "README.md").read_text()) == shown(capsys.readouterr().out)

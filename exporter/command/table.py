@@ -81,8 +81,8 @@ def _draw(report: Report, pen: _Pen) -> Iterator[str]:
     words = Counter(each.word for each in report.instances)  # in the order of the rows
     counts = ", ".join(f"{count:,} {word}" for word, count in words.items())
     took = format_duration(snapshot.finished - snapshot.started)
-    scraped = f"scraped {format_exact_time(snapshot.finished)} in {took}"
-    yield from pen.wrap(": ".join(filter(None, (scraped, counts))))
+    yield f"scraped {format_exact_time(snapshot.finished)} in {took}"
+    yield from pen.wrap(counts)
     if report.instances:
         yield ""
         yield from _draw_instances(report, pen)
