@@ -15,12 +15,12 @@ import uvloop
 
 from tests.support.lost_exceptions import no_lost_exceptions
 from tests.support.prometheus import RELEASES, Release, find_release
-from tests.support.searches import examples
+from tests.support.searches import extent
 from tests.support.virtual_time import CarefulVirtualTimeLoop, Clock
 
 hypothesis.settings.register_profile(
     "default",
-    max_examples=examples(100),
+    max_examples=extent(100),
     deadline=None,
     print_blob=True,
     derandomize=False,

@@ -68,9 +68,10 @@ def minimal(tmp_path: Path) -> str:
     "address", ["nonsense", "host", "1.2.3.4", ":99999", ":-1", ":http", "::1:80", "[::1]", ""]
 )
 def test_an_address_that_cannot_be_listened_on_is_2_and_one_line(
-    capsys: pytest.CaptureFixture[str], address: str
+    capsys: pytest.CaptureFixture[str], minimal: str, address: str
 ) -> None:
-    assert main(["--demo", f"--web.listen-address={address}", "--log.level=error"]) == 2
+    options = ["--config.file", minimal, "--log.level=error"]
+    assert main([*options, f"--web.listen-address={address}"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert [line for line in err.splitlines() if line.startswith("--web.listen-address: ")] == (

@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
-from tests.support.searches import search
+from tests.support.searches import extent, search
 
 PLAIN, PASSWORDS, TLS = range(3)
 WITHIN_TLS = 3  # the same port as TLS, and the attack behind a handshake
@@ -447,7 +447,7 @@ def wait_for_descriptors(attacked: Attacked) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # much is said
 @search(
-    10,
+    extent(10),
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.large_base_example,

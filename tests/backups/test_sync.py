@@ -19,7 +19,7 @@ from tests.backups.fake_api import (
     make_sync,
     refresh,
 )
-from tests.support.searches import examples
+from tests.support.searches import extent
 from tests.support.virtual_time import DAY, HOUR, NOON, Clock
 
 # As in the tests of the window: few random examples where a mutant is tested, always the same.
@@ -292,7 +292,7 @@ async def test_after_a_clock_set_back_only_the_latest_is_told_until_all_is_liste
 # The numbers of both ways ----------------------------------------------------------------------
 
 
-@settings(max_examples=20 if MUTATED else examples(60), derandomize=MUTATED)
+@settings(max_examples=20 if MUTATED else extent(60), derandomize=MUTATED)
 @given(
     seed=st.integers(0, 10**6),
     order=st.sampled_from(sorted(ORDERS)),

@@ -19,7 +19,7 @@ from exporter.backups.window import (
 )
 from exporter.errors import BadResponseError, Reason
 from exporter.models import Backup, Reading
-from tests.support.searches import examples
+from tests.support.searches import extent
 from tests.support.virtual_time import DAY, HOUR, NOON
 
 # A mutant is to be killed by what is stated here by hand: few random examples, always the same.
@@ -654,7 +654,7 @@ def listing(
     return shown
 
 
-@settings(max_examples=30 if MUTATED else examples(300), derandomize=MUTATED)
+@settings(max_examples=30 if MUTATED else extent(300), derandomize=MUTATED)
 @given(
     rows=clouds(),
     steps=st.lists(st.sampled_from([0, 20, 300, 301, 3600, 9000, 30_000]), min_size=1, max_size=12),

@@ -13,7 +13,7 @@ from exporter.config.load import parse_config
 from exporter.config.schema import Config
 from exporter.errors import ConfigError
 from tests.config.test_schema import COMPLETE, MINIMAL, problems_of
-from tests.support.searches import examples
+from tests.support.searches import extent
 
 # Nothing else ever comes out ------------------------------------------------------------------
 
@@ -89,25 +89,25 @@ def accept_or_refuse(text: str) -> None:
 
 
 @given(_TREES)
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=extent(150), deadline=None)
 def test_any_tree_is_accepted_or_refused_in_words(tree: Any) -> None:
     accept_or_refuse(yaml.safe_dump(tree, allow_unicode=True))
 
 
 @given(_project_shaped())
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=extent(150), deadline=None)
 def test_any_tree_of_projects_is_accepted_or_refused_in_words(tree: Any) -> None:
     accept_or_refuse(yaml.safe_dump(tree, allow_unicode=True))
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=extent(150), deadline=None)
 def test_any_text_is_accepted_or_refused_in_words(text: str) -> None:
     accept_or_refuse(text)
 
 
 @given(st.data())
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=extent(100), deadline=None)
 def test_any_damage_to_a_good_text_is_accepted_or_refused_in_words(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(COMPLETE)))
     end = data.draw(st.integers(start, min(len(COMPLETE), start + 40)))
@@ -154,7 +154,7 @@ def put(tree: Any, path: tuple[str | int, ...], value: Any) -> Any:
 
 
 @given(st.sampled_from(_paths(_COMPLETE_TREE)), _SECRETS, _SECRETS)
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=extent(150), deadline=None)
 def test_a_password_in_any_place_is_in_no_message(
     path: tuple[str | int, ...], before: str, after: str
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_password_in_any_place_is_in_no_message(
     st.text(alphabet="abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12),
     _SECRETS,
 )
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=extent(100), deadline=None)
 def test_a_password_under_a_mistyped_key_is_in_no_message(
     path: tuple[str | int, ...], key: str, after: str
 ) -> None:
@@ -205,7 +205,7 @@ _WITH_SECRETS = COMPLETE.replace("${DB_PASSWORD}", "hunter2").replace(
 
 
 @given(st.data())
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=extent(150), deadline=None)
 def test_whatever_damage_a_text_has_no_message_shows_its_secrets(data: st.DataObject) -> None:
     """A quote, a bracket or a space that is missing makes something else of a password."""
     start = data.draw(st.integers(0, len(_WITH_SECRETS)))

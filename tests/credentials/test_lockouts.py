@@ -28,6 +28,7 @@ from tests.support.factories import (
     make_simulator,
     running_exporter,
     samples,
+    scrape_success,
 )
 from tests.support.faults import StreamingTransport
 from tests.support.virtual_time import HOUR, Clock
@@ -99,7 +100,7 @@ async def scrape(exporter: Exporter, clock: Clock, *, times: int, every: float =
     """How many of the instances' queries succeeded, over all scrapes."""
     successes = 0
     for _ in range(times):
-        successes += int(sum((await samples(exporter)).by_instance("scrape_success").values()))
+        successes += int(sum((await scrape_success(exporter)).values()))
         await clock.advance(every)
     return successes
 

@@ -21,6 +21,7 @@ from tests.support.factories import (
     make_simulator,
     running_exporter,
     samples,
+    scrape_success,
 )
 from tests.support.virtual_time import NOON, Clock
 
@@ -64,7 +65,7 @@ async def scrape_for(exporter: Any, clock: Clock, *, minutes: int) -> Sequence[d
     seen = []
     end = clock() + minutes * 60
     while clock() < end:
-        seen.append((await samples(exporter)).by_instance("scrape_success"))
+        seen.append(await scrape_success(exporter))
         await clock.advance(15)
     return seen
 

@@ -13,7 +13,7 @@ from yarl import URL
 
 from exporter.credentials.signing import SignedRequest, build_query, sign
 from tests.support.paths import TESTDATA
-from tests.support.searches import examples
+from tests.support.searches import extent
 
 VECTORS = json.loads((TESTDATA / "signing_vectors.json").read_text())
 SET_BY_SIGN = {"x-sdk-date", "host", "x-project-id", "x-security-token", "authorization"}
@@ -115,7 +115,7 @@ def test_yarl_rewrites_a_query_unless_it_is_told_that_it_is_encoded() -> None:
     assert URL(text, encoded=True).raw_query_string == "begin_time=2022-07-07T12%3A41%3A14%2B0800"
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=extent(300), deadline=None)
 @given(st.lists(st.tuples(QUERY_TEXT, QUERY_TEXT), max_size=4))
 def test_every_query_survives_httpx_and_yarl(pairs: list[tuple[str, str]]) -> None:
     query = build_query(pairs)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from exporter.credentials.signing import build_query, sign
 from exporter.transport.connections import ExactTransport
-from tests.support.searches import examples
+from tests.support.searches import extent
 
 ACCESS_KEY = "AKEXAMPLE0123456789Q"
 SECRET_KEY = "SKexample0123456789abcdefghijklmnopqrstuv"
@@ -66,7 +66,7 @@ HEADERS = st.lists(
 ).map(dict)
 
 
-@settings(max_examples=examples(400), deadline=None)
+@settings(max_examples=extent(400), deadline=None)
 @given(
     method=st.sampled_from(["GET", "POST", "put", "DELETE"]),
     path=PATHS,

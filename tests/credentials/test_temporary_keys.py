@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporter.credentials.temporary_keys import parse_temporary_keys
 from exporter.credentials.values import Keys
 from exporter.errors import BadResponseError
-from tests.support.searches import examples
+from tests.support.searches import extent
 
 KEYS = Keys(
     access_key="HSTEXAMPLE0123456789",
@@ -96,7 +96,7 @@ def test_refused_keys_do_not_appear_in_the_error() -> None:
     assert "made" not in caught.value.message
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=extent(200), deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.recursive(st.none() | st.text(), st.lists)))
 def test_no_body_raises_anything_but_a_bad_response(content: Any) -> None:
     body = content if isinstance(content, bytes) else json.dumps({"credential": content}).encode()

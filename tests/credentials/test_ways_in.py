@@ -18,7 +18,13 @@ from exporter.errors import LoginError, Reason
 from exporter.reporting.redaction import RedactSecrets, SecretRegistry
 from exporter.simulator import Fault, RecordedRequest, SimulatedAgency, Simulator, serve
 from exporter.transport.wire import connect
-from tests.support.factories import SECRET_KEY, instance_id, running_exporter, samples
+from tests.support.factories import (
+    SECRET_KEY,
+    instance_id,
+    running_exporter,
+    samples,
+    scrape_success,
+)
 from tests.support.faults import StreamingTransport
 from tests.support.virtual_time import HOUR, Clock
 from tests.support.ways_in import (
@@ -70,7 +76,7 @@ async def scrape(exporter: Exporter, clock: Clock, *, times: int, every: float =
     """How many queries succeeded, over all scrapes."""
     successes = 0
     for _ in range(times):
-        successes += int(sum((await samples(exporter)).by_instance("scrape_success").values()))
+        successes += int(sum((await scrape_success(exporter)).values()))
         await clock.advance(every)
     return successes
 

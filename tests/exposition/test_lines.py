@@ -13,7 +13,7 @@ from prometheus_client.samples import Sample
 
 from exporter.exposition.lines import LastExpositions, Table
 from exporter.exposition.metrics import OwnMetrics, render
-from tests.support.searches import examples
+from tests.support.searches import extent
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 PROMETHEUS_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8"
@@ -57,7 +57,7 @@ VALUE = st.sampled_from([0.0, 1.0, 1234567.0]) | st.floats().map(lambda value: v
 SCRAPE = st.dictionaries(st.tuples(LABEL, LABEL), VALUE, max_size=5)
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=extent(200), deadline=None)
 @given(scrapes=st.lists(st.tuples(SCRAPE, SCRAPE), max_size=4), accept=st.sampled_from(FORMATS))
 def test_every_exposition_is_what_the_encoder_makes_of_it(
     scrapes: list[tuple[Instances, Instances]], accept: str

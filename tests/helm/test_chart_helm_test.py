@@ -244,9 +244,10 @@ def test_probe_behind_a_login_proves_that_the_program_answers(
         )
         return ran.returncode
 
-    with running_pod(manifests, tmp_path) as (process, _):
+    with running_pod(manifests, tmp_path) as (process, log):
+        eventually(lambda: "msg=listening" in log.read_text() or None, what="it listens")
         live = Path(f"/proc/{process.pid}/cmdline")
-        eventually(lambda: probe(live) == 0 or None, seconds=30, what="the probe is content")
+        assert probe(live) == 0
         command_line = tmp_path / "cmdline"
         command_line.write_bytes(live.read_bytes())
 

@@ -31,7 +31,7 @@ from tests.page.making import (
     row_of,
 )
 from tests.page.parsing import Element, spans
-from tests.support.searches import examples
+from tests.support.searches import extent
 
 
 def picture_of(result: InstanceResult) -> Element:
@@ -267,7 +267,7 @@ def test_a_hole_that_reaches_into_the_window_is_drawn_from_its_edge() -> None:
     assert not row.all("rect", "before")
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=extent(150), deadline=None)
 @given(
     ages=st.lists(st.floats(0, 2 * DAY), min_size=1, max_size=400),
     lookback=st.sampled_from([HOUR, DAY, 7 * DAY]),

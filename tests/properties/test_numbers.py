@@ -15,10 +15,10 @@ from hypothesis import given
 from tests.properties.drawing import scenarios
 from tests.properties.running import execute
 from tests.properties.world import Scenario
-from tests.support.searches import examples, search
+from tests.support.searches import extent, search
 
 
-@search(examples(60))
+@search(extent(60))
 @given(scenarios())
 def test_published_numbers_are_those_of_a_correct_full_listing_or_absent(
     scenario: Scenario,

@@ -34,7 +34,7 @@ from tests.support.factories import (
     running_exporter,
     samples,
 )
-from tests.support.searches import examples, search
+from tests.support.searches import extent, search
 from tests.support.virtual_time import Clock, VirtualTimeLoop
 
 INSTANCES = 3  # of each project
@@ -171,7 +171,7 @@ async def play(world: World, steps: Sequence[Step]) -> None:
 
 
 @search(
-    examples(60),
+    extent(60),
     divisor=3,
     phases=[Phase.explicit, Phase.generate],
     report_multiple_bugs=True,

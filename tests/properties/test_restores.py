@@ -46,7 +46,7 @@ from tests.support.factories import (
     parse_samples,
 )
 from tests.support.faults import RESET
-from tests.support.searches import examples, search
+from tests.support.searches import extent, search
 from tests.support.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
 
 # Of all that is published: to read the rest takes longer than the rest of an example.
@@ -530,7 +530,7 @@ def execute(scenario: Scenario) -> None:
     assert not [entry for entry in entries if entry["log_level"] in ("error", "critical")]
 
 
-@search(examples(60), divisor=5)
+@search(extent(60), divisor=5)
 @example(moved())
 @given(scenarios())
 def test_numbers_of_restores_are_those_of_the_last_right_answer_or_absent(

@@ -22,7 +22,7 @@ from tests.support.factories import (
     make_simulator,
     running_exporter,
 )
-from tests.support.searches import examples, search
+from tests.support.searches import extent, search
 from tests.support.virtual_time import NOON, Clock, VirtualTimeLoop
 
 
@@ -95,7 +95,7 @@ async def scrape_all(budget: Budget) -> list[set[str]]:
 
 
 # Many instances in each: a few say as much as many clouds.
-@search(examples(60), divisor=10, suppress_health_check=[HealthCheck.too_slow])
+@search(extent(60), divisor=10, suppress_health_check=[HealthCheck.too_slow])
 @given(budgets())
 def test_each_instance_has_its_turn_and_what_is_known_stays_known(budget: Budget) -> None:
     with (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exporter.errors import Reason
 from exporter.reporting.redaction import INPUT_LIMIT_CHARS, RedactSecrets, SecretRegistry, redact
 from tests.support.paths import TESTDATA
-from tests.support.searches import examples
+from tests.support.searches import extent
 
 SECRET = "correct horse/battery+staple\"é'"
 TOKEN = "MIIEogYJKoZIhvcNAQcCoIIEkzCCBI8CAQExDTALBglghkgBZQMEAgEwggK0Bgkqhkiwn"
@@ -165,7 +165,7 @@ SURROUNDINGS = st.text(max_size=40)
 SECRETS = st.text(min_size=6, max_size=40)
 
 
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=extent(500), deadline=None)
 @given(before=SURROUNDINGS, secret=SECRETS, after=SURROUNDINGS)
 @example(before="", secret="\n\n\n\n\n\n", after="")
 @example(before="[reda", secret="abc  def", after="cted]")
@@ -178,7 +178,7 @@ def test_known_secret_never_comes_out_whatever_surrounds_it(
     assert secret not in redact(before + secret + after, [secret])
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=extent(200), deadline=None)
 @given(
     secret=st.text("abcdefgh 123\n", min_size=10, max_size=60).map(lambda rest: f"s3{rest}"),
     offset=st.integers(-70, 70),

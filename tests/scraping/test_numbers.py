@@ -21,6 +21,7 @@ from tests.support.factories import (
     running_exporter,
     samples,
 )
+from tests.support.searches import extent
 from tests.support.virtual_time import DAY, HOUR, NOON, Clock
 
 # The numbers -----------------------------------------------------------------------------------
@@ -168,9 +169,10 @@ async def test_deleted_backups_are_noticed_at_the_next_resync(clock: Clock) -> N
 
 
 async def test_instances_resync_at_different_times(clock: Clock) -> None:
-    simulator = make_many(60, clock=clock)
+    count = extent(60)
+    simulator = make_many(count, clock=clock)
     config = make_config(
-        projects=[make_many_settings(60)], api={"resync_interval": "1h", "rate_limit": 0}
+        projects=[make_many_settings(count)], api={"resync_interval": "1h", "rate_limit": 0}
     )
     resyncs = []
     async with running_exporter(simulator, config) as exporter:
@@ -179,8 +181,8 @@ async def test_instances_resync_at_different_times(clock: Clock) -> None:
             await clock.advance(60)
             simulator.requests.clear()
             await exporter.scraper.scrape(TEN_SECONDS)
-            resyncs.append(len(simulator.requests) - 60)
-    assert sum(resyncs) == 60
+            resyncs.append(len(simulator.requests) - count)
+    assert sum(resyncs) == count
     assert max(resyncs) <= 6
 
 

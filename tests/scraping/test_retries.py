@@ -255,7 +255,7 @@ async def test_no_second_sees_more_requests_than_the_rate_limit(clock: Clock, li
     )
     async with running_exporter(simulator, config) as exporter:
         for _ in range(3):
-            await samples(exporter)
+            await exporter.scraper.scrape(20)
             await clock.advance(0.25)
     times = seconds_of(backup_requests(simulator))
     assert len(times) >= min(120, 20 * limit)

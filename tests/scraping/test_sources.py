@@ -350,7 +350,7 @@ async def test_refreshes_are_spread_over_the_interval(clock: Clock) -> None:
         for _ in range(10):
             since = len(simulator.requests)
             await clock.advance(60)
-            await samples(exporter)
+            await exporter.scraper.scrape(30)
             await clock.advance(3)
             each_minute.append(asked(simulator, since).get("show_restore_time", 0))
     assert 105 <= sum(each_minute) <= 135
@@ -458,7 +458,7 @@ async def test_queries_take_no_longer_where_everything_is_due_at_once(
         config = make_config(*ids, defaults=defaults)
         async with running_exporter(simulator, config) as exporter:
             if pause:
-                await fetch_metrics(exporter, timeout=30)
+                await exporter.scraper.scrape(30)
                 await clock.advance(pause)
             started = clock()
             found = (await fetch_metrics(exporter, timeout=30)).samples

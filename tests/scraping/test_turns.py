@@ -21,6 +21,7 @@ from tests.support.factories import (
     running_exporter,
     samples,
 )
+from tests.support.searches import extent
 from tests.support.virtual_time import Clock
 
 NINE_AND_A_HALF = 9.5  # of Prometheus' ten seconds
@@ -63,7 +64,7 @@ async def test_what_hangs_takes_no_answer_from_the_others_of_its_project(clock: 
     healthy = {instance_id(number) for number in range(300) if number not in hanging}
     hang(simulator, hanging)
     async with watching(simulator, 300) as exporter:
-        for number in range(12):
+        for number in range(extent(12)):
             snapshot = await exporter.scraper.scrape(NINE_AND_A_HALF)
             assert answered(snapshot) == healthy, number
             await clock.advance(15 - NINE_AND_A_HALF)
@@ -145,7 +146,7 @@ async def test_every_latest_backup_is_known_after_one_scrape_and_stays_known(
     clock: Clock,
 ) -> None:
     """Whatever is still to be listed, each known instance has its one request per scrape."""
-    count = 8
+    count = extent(12)
     simulator = make_week(count, clock)
     scrapes = 0
     async with watching(simulator, count, defaults={"lookback": "7d"}, rate_limit=2) as exporter:

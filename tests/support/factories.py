@@ -359,6 +359,12 @@ async def fetch_metrics(
     return Scrape(response.status_code, response.text, loop.time() - started)
 
 
+async def scrape_success(exporter: Exporter) -> dict[str, float]:
+    """Of each instance whether it succeeded; where tests scrape often, nothing is rendered."""
+    snapshot = await exporter.scraper.scrape(30.0)
+    return {each.instance.id: float(each.reading is not None) for each in snapshot.results}
+
+
 async def samples(exporter: Exporter, **more: Any) -> Samples:
     """What a scrape publishes."""
     scrape = await fetch_metrics(exporter, **more)

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, Phase, settings
 LONG = "LONG_SEARCHES" in os.environ
 
 
-def examples(count: int) -> int:
-    """So many in `make check`, which sets LONG_SEARCHES, and a third of them in `make test`."""
+def extent(count: int) -> int:
+    """So many examples, instances or rounds of a long test in `make check`, which sets
+    LONG_SEARCHES; a third of them in `make test`."""
     return count if LONG else max(1, count // 3)
 
 

@@ -17,7 +17,7 @@ from exporter.transport.backoff import (
 )
 from exporter.transport.limits import ConnectionPool, Permit, RateLimiter
 from exporter.transport.query import Meter, Query
-from tests.support.searches import examples
+from tests.support.searches import extent
 from tests.support.virtual_time import HOUR, NOON, Clock, VirtualTimeLoop
 
 FOREVER = float("inf")
@@ -632,7 +632,7 @@ _PLAN = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=examples(200))
+@settings(max_examples=extent(200))
 @given(
     plans=st.lists(_PLAN, min_size=1, max_size=25),
     max_connections=st.integers(1, 6),
