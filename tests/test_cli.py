@@ -238,8 +238,9 @@ def cloud() -> Iterator[Cloud]:
 
 def write_config(folder: Path, address: str, *instances: DemoInstance, **sections: str) -> str:
     path = folder / "config.yaml"
+    all_sections = {"api": "{rate_limit: 0}"} | sections
     path.write_text(
-        "".join(f"{name}: {text}\n" for name, text in sections.items())
+        "".join(f"{name}: {text}\n" for name, text in all_sections.items())
         + f"""
 projects:
   - id: {DEMO_PROJECT_ID}
