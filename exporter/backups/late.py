@@ -24,8 +24,8 @@ _MOST_SECONDS = 6 * 3_600.0
 
 
 @dataclass(slots=True)
-class LongLook:
-    """When the next one is due. Not all instances' are at once."""
+class LateCheck:
+    """When a listing goes further back for what is late. Not all instances' are due at once."""
 
     key: InstanceKey
     due_at: float | None = None

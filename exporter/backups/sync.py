@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from exporter.backups.late import LongLook, compare, is_among
+from exporter.backups.late import LateCheck, compare, is_among
 from exporter.backups.listing import PAGE_ROWS, Client, Lister, Listing
 from exporter.backups.reading import Sums, read, read_latest
 from exporter.backups.resync import Resync, Retry
@@ -67,7 +67,7 @@ class InstanceSync:
         self._vanished: Backup | None = None  # for which the window is listed anew
         self._doubt = Retry(longest=resync_interval)  # of answers that lack a known backup
         self._look_back = Retry(longest=resync_interval)
-        self._long_look = LongLook(instance.key)
+        self._late_check = LateCheck(instance.key)
 
     def is_listing_due(self) -> bool:
         """Whether there is something for `list_window` to do."""
@@ -99,7 +99,7 @@ class InstanceSync:
         self._whole, self._listed = previous._whole.copy(), previous._listed
         self._refreshed_at, self._known_at = previous._refreshed_at, previous._known_at
         self._resync.adopt(previous._resync, self._clock())
-        self._vanished, self._long_look = previous._vanished, replace(previous._long_look)
+        self._vanished, self._late_check = previous._vanished, replace(previous._late_check)
         self._doubt, self._look_back = replace(previous._doubt), replace(previous._look_back)
 
     # What is new ------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class InstanceSync:
             begin = increment_begin(window, now)
             if reaches_settled(window, begin):
                 self._resync.hasten()  # without their ids nobody notices if such rows vanish
-            return self._long_look.begin(window, begin, now)
+            return self._late_check.begin(window, begin, now)
 
         listing, rows, complete = await lister.list_new(begin_at, self._clock)
         updated, vanished = (

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import TypeVar
 
 from exporter.exposition.lines import Table
 from exporter.models import (
@@ -12,6 +14,8 @@ from exporter.models import (
     RestoreWindow,
     SourceResult,
 )
+
+R = TypeVar("R")
 
 BYTES_PER_MEGABYTE = 1024 * 1024
 
@@ -47,37 +51,35 @@ def table_of(family: RestoreFamily, prefix: str, results: Sequence[InstanceResul
     )
 
 
-def _window(value: Callable[[RestoreWindow], float | None]) -> Callable[[InstanceResult], Samples]:
-    def samples(result: InstanceResult) -> Samples:
-        known = result.restore_window
-        return [] if known is None or known.reading is None else [((), value(known.reading))]
+def _told(
+    source: Callable[[InstanceResult], SourceResult[R] | None], samples: Callable[[R], Samples]
+) -> Callable[[InstanceResult], Samples]:
+    """The samples of what the source's last refresh has read; none where it has read nothing."""
 
-    return samples
+    def samples_of(result: InstanceResult) -> Samples:
+        known = source(result)
+        return [] if known is None or known.reading is None else samples(known.reading)
+
+    return samples_of
+
+
+def _window(value: Callable[[RestoreWindow], float | None]) -> Callable[[InstanceResult], Samples]:
+    return _told(attrgetter("restore_window"), lambda window: [((), value(window))])
 
 
 def _full(value: Callable[[FullBackups], float | None]) -> Callable[[InstanceResult], Samples]:
-    def samples(result: InstanceResult) -> Samples:
-        known = result.full_backups
-        return [] if known is None or known.reading is None else [((), value(known.reading))]
-
-    return samples
+    return _told(attrgetter("full_backups"), lambda known: [((), value(known))])
 
 
-def _usable(result: InstanceResult) -> Samples:
-    known = result.full_backups
-    if known is None or known.reading is None:
-        return []
-    return [((kind,), known.reading.usable[kind]) for kind in FULL_BACKUP_TYPES]
+def _count(known: FullBackups) -> Samples:
+    return [((kind,), known.usable[kind]) for kind in FULL_BACKUP_TYPES]
 
 
 def _latest(value: Callable[[FullBackup], float | None]) -> Callable[[InstanceResult], Samples]:
-    def samples(result: InstanceResult) -> Samples:
-        known = result.full_backups
-        if known is None or known.reading is None:
-            return []
-        return [((kind,), value(backup)) for kind, backup in known.reading.latest.items()]
-
-    return samples
+    return _told(
+        attrgetter("full_backups"),
+        lambda known: [((kind,), value(backup)) for kind, backup in known.latest.items()],
+    )
 
 
 def _duration(backup: FullBackup) -> float | None:
@@ -131,7 +133,7 @@ RESTORE_FAMILIES: Sequence[RestoreFamily] = (
     RestoreFamily(
         "full_backups",
         "Usable full backups (status COMPLETED or AVAILABLE).",
-        _usable,
+        _told(attrgetter("full_backups"), _count),
         _OF_A_TYPE,
     ),
     RestoreFamily(

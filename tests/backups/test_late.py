@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.backups.late import LongLook, compare
+from exporter.backups.late import LateCheck, compare
 from exporter.backups.window import Filter, Window, build_window
 from exporter.models import Backup, Reading
 from tests.backups.fake_api import FakeApi, Moment, make_rows, make_sync, refresh
@@ -191,24 +191,24 @@ def test_what_ended_after_the_listing_ends_proves_nothing() -> None:
 # When -----------------------------------------------------------------------------------------
 
 
-def test_a_long_look_is_due_once_in_a_quarter_of_an_hour() -> None:
+def test_what_is_late_is_looked_for_once_in_a_quarter_of_an_hour() -> None:
     window = make_window(*ROWS)
     narrow = NOON - HOUR - 60
-    look = LongLook(("project", "orders"))  # type: ignore[arg-type]
-    assert look.begin(window, narrow, NOON) == narrow  # just listed
-    due_at = look.due_at
+    check = LateCheck(("project", "orders"))  # type: ignore[arg-type]
+    assert check.begin(window, narrow, NOON) == narrow  # just listed
+    due_at = check.due_at
     assert due_at is not None
     assert NOON < due_at <= NOON + QUARTER
-    assert look.begin(window, narrow, due_at - 1) == narrow
-    assert look.begin(window, narrow, due_at) == settled(0).end
-    assert look.begin(window, narrow, due_at + 1) == narrow
-    assert look.due_at == due_at + QUARTER
+    assert check.begin(window, narrow, due_at - 1) == narrow
+    assert check.begin(window, narrow, due_at) == settled(0).end
+    assert check.begin(window, narrow, due_at + 1) == narrow
+    assert check.due_at == due_at + QUARTER
     # Set back, the clock makes it due at once: when it was planned it was wrong.
-    assert look.begin(window, narrow, NOON - DAY) == settled(0).end
+    assert check.begin(window, narrow, NOON - DAY) == settled(0).end
 
 
-def test_a_long_look_goes_no_further_back_than_six_hours() -> None:
+def test_what_is_late_is_looked_for_no_further_back_than_six_hours() -> None:
     """Where a retention may end, rows go by themselves."""
     rows = [Backup(f"r-{n}", None, NOON - n * HOUR, 1.0) for n in range(20)]
-    look = LongLook(("project", "orders"), due_at=NOON)  # type: ignore[arg-type]
-    assert look.begin(make_window(*rows), NOON - HOUR, NOON) == NOON - 7 * HOUR
+    check = LateCheck(("project", "orders"), due_at=NOON)  # type: ignore[arg-type]
+    assert check.begin(make_window(*rows), NOON - HOUR, NOON) == NOON - 7 * HOUR
