@@ -24,17 +24,13 @@ from exporter.config.schema import ApiConfig
 from exporter.demo import build_demo_config
 from exporter.simulator import (
     DEMO_BUSY,
-    DEMO_DOMAIN,
     DEMO_EMPTY,
     DEMO_FAILING,
     DEMO_HEALTHY,
     DEMO_HOLE,
     DEMO_INSTANCES,
-    DEMO_PASSWORD,
     DEMO_PROJECT_ID,
-    DEMO_REGION,
     DEMO_STALE,
-    DEMO_USER,
     DemoInstance,
     Fault,
     Simulator,
@@ -42,6 +38,7 @@ from exporter.simulator import (
     serve,
 )
 from tests.config.test_problems import MISTAKES, read_problems
+from tests.support.demo_project import demo_config
 from tests.support.factories import (
     BACKUP_GAUGES,
     REASONS,
@@ -236,25 +233,10 @@ def cloud() -> Iterator[Cloud]:
         yield running
 
 
-def write_config(folder: Path, address: str, *instances: DemoInstance, **sections: str) -> str:
+def write_config(folder: Path, address: str, *instances: DemoInstance) -> str:
     path = folder / "config.yaml"
-    all_sections = {"api": "{rate_limit: 0}"} | sections
-    path.write_text(
-        "".join(f"{name}: {text}\n" for name, text in all_sections.items())
-        + f"""
-projects:
-  - id: {DEMO_PROJECT_ID}
-    region: {DEMO_REGION}
-    endpoint: {address}
-    iam_endpoint: {address}
-    auth:
-      type: password
-      domain: {DEMO_DOMAIN}
-      username: {DEMO_USER}
-      password: {DEMO_PASSWORD}
-    instances: [{", ".join(instance.id for instance in instances)}]
-"""
-    )
+    ids = [instance.id for instance in instances]
+    path.write_text(demo_config(address, ids, api={"rate_limit": 0}))
     return str(path)
 
 

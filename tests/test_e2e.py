@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from exporter.simulator import (
-    DEMO_DOMAIN,
     DEMO_FAILING,
     DEMO_INSTANCES,
     DEMO_PASSWORD,
     DEMO_PROJECT_ID,
-    DEMO_REGION,
-    DEMO_USER,
 )
+from tests.support.demo_project import demo_config
 from tests.support.programs import (
     eventually,
     get,
@@ -32,24 +30,11 @@ EVERYONE = {instance.id for instance in DEMO_INSTANCES}
 
 
 def write_config(simulator: str) -> str:
-    instances = "\n".join(
-        f"      - {{id: {instance.id}, lookback: {instance.lookback_seconds:.0f}s}}"
+    instances = [
+        {"id": instance.id, "lookback": f"{instance.lookback_seconds:.0f}s"}
         for instance in DEMO_INSTANCES
-    )
-    return f"""
-projects:
-  - id: {DEMO_PROJECT_ID}
-    region: {DEMO_REGION}
-    endpoint: {simulator}
-    iam_endpoint: {simulator}
-    auth:
-      type: password
-      domain: {DEMO_DOMAIN}
-      username: {DEMO_USER}
-      password: {DEMO_PASSWORD}
-    instances:
-{instances}
-"""
+    ]
+    return demo_config(simulator, instances)
 
 
 @pytest.fixture(scope="module")

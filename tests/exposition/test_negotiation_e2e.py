@@ -9,13 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
-from exporter.simulator import (
-    DEMO_DOMAIN,
-    DEMO_PASSWORD,
-    DEMO_PROJECT_ID,
-    DEMO_REGION,
-    DEMO_USER,
-)
+from tests.support.demo_project import demo_config
 from tests.support.programs import (
     QuietHandler,
     eventually,
@@ -44,23 +38,11 @@ JOBS: Mapping[str, tuple[dict[str, object], str]] = {
 }
 # Names that only UTF-8 can hold, as people give them to their targets.
 LABELS = {"as-shipped": {"data.center": "north", "机房": "北京"}}
-CONFIG = f"""
-projects:
-  - id: {DEMO_PROJECT_ID}
-    name: 生产
-    region: {DEMO_REGION}
-    endpoint: SIMULATOR
-    iam_endpoint: SIMULATOR
-    auth:
-      type: password
-      domain: {DEMO_DOMAIN}
-      username: {DEMO_USER}
-      password: {DEMO_PASSWORD}
-    instances:
-      - {{id: {0:032x}in07, name: "订单 \\"主\\"\\\\1"}}
-      - {{id: {1:032x}in07, name: billing}}
-      - {{id: nowhere, name: nowhere}}
-"""
+INSTANCES = [
+    {"id": f"{0:032x}in07", "name": '订单 "主"\\1'},
+    {"id": f"{1:032x}in07", "name": "billing"},
+    {"id": "nowhere", "name": "nowhere"},
+]
 
 
 @dataclass(slots=True)
@@ -119,7 +101,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     arguments = ("--instances", "2", "--backups-per-instance", "20")
     with (
         running_simulator(folder, *arguments) as simulator,
-        running_exporter(folder, CONFIG.replace("SIMULATOR", simulator)) as exporter,
+        running_exporter(folder, demo_config(simulator, INSTANCES, name="生产")) as exporter,
         relaying(exporter) as relay,
     ):
         jobs = [

@@ -6,14 +6,9 @@ from typing import Any
 
 import pytest
 
-from exporter.simulator import (
-    DEMO_DOMAIN,
-    DEMO_PASSWORD,
-    DEMO_PROJECT_ID,
-    DEMO_REGION,
-    DEMO_USER,
-)
+from exporter.simulator import DEMO_PROJECT_ID
 from tests.support.alerting import Pipeline, running_pipeline, shorten_alerts
+from tests.support.demo_project import demo_config
 
 pytestmark = pytest.mark.e2e
 
@@ -44,30 +39,16 @@ EXPECTED = {
 
 def exporter_config(simulator: str) -> str:
     limits = {id_: 3_600 for id_ in NAMES} | {BILLING: STALE_AFTER_SECONDS}
-    instances = "\n".join(
-        f"      - {{id: {id_}, name: {name}, stale_after: {limits[id_]}s}}"
-        for id_, name in NAMES.items()
+    instances = [
+        {"id": id_, "name": name, "stale_after": f"{limits[id_]}s"} for id_, name in NAMES.items()
+    ]
+    return demo_config(
+        simulator,
+        instances,
+        name="production",
+        defaults={"lookback": "5m", "restore_window": True, "full_backups": True},
+        api={"restore_window_interval": "1s", "full_backups_interval": "1s", "rate_limit": 0},
     )
-    return f"""
-defaults:
-  lookback: 5m
-  restore_window: true
-  full_backups: true
-api: {{restore_window_interval: 1s, full_backups_interval: 1s, rate_limit: 0}}
-projects:
-  - id: {DEMO_PROJECT_ID}
-    name: production
-    region: {DEMO_REGION}
-    endpoint: {simulator}
-    iam_endpoint: {simulator}
-    auth:
-      type: password
-      domain: {DEMO_DOMAIN}
-      username: {DEMO_USER}
-      password: {DEMO_PASSWORD}
-    instances:
-{instances}
-"""
 
 
 @pytest.fixture

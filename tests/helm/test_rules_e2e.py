@@ -14,16 +14,11 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 import yaml
 
-from exporter.simulator import (
-    DEMO_DOMAIN,
-    DEMO_PASSWORD,
-    DEMO_PROJECT_ID,
-    DEMO_REGION,
-    DEMO_USER,
-)
+from exporter.simulator import DEMO_PROJECT_ID, DEMO_REGION
 from tests.page.making import instance_rows
 from tests.page.parsing import parse
 from tests.support.alerting import EXAMPLES, RULES, Pipeline, running_pipeline, shorten_alerts
+from tests.support.demo_project import demo_config
 from tests.support.paths import ROOT
 from tests.support.programs import get, query, require
 from tests.support.prometheus import Release, find_newest, find_release
@@ -142,23 +137,12 @@ STALE_AFTER_SECONDS = 5
 
 
 def exporter_config(simulator: str) -> str:
-    return f"""
-defaults: {{lookback: 5m, stale_after: {STALE_AFTER_SECONDS}s}}
-projects:
-  - id: {DEMO_PROJECT_ID}
-    name: production
-    region: {DEMO_REGION}
-    endpoint: {simulator}
-    iam_endpoint: {simulator}
-    auth:
-      type: password
-      domain: {DEMO_DOMAIN}
-      username: {DEMO_USER}
-      password: {DEMO_PASSWORD}
-    instances:
-      - {{id: {ORDERS}, name: orders}}
-      - {{id: {BILLING}, name: billing}}
-"""
+    return demo_config(
+        simulator,
+        [{"id": ORDERS, "name": "orders"}, {"id": BILLING, "name": "billing"}],
+        name="production",
+        defaults={"lookback": "5m", "stale_after": f"{STALE_AFTER_SECONDS}s"},
+    )
 
 
 @pytest.fixture
