@@ -9,9 +9,10 @@ rows no id is known, but their ends and sizes are.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporter.backups.listing import PAGE_ROWS
+from exporter.backups.resync import Retry
 from exporter.backups.window import SECOND, Filter, Window, find_vanished, with_settled
 from exporter.models import Backup, InstanceKey
 from exporter.transport.spread import next_due
@@ -79,8 +80,32 @@ def compare(
     return (with_settled(window, late) if late else window), vanished
 
 
-def is_among(row: Backup, listed: Mapping[str, Backup]) -> bool:
-    """Whether one that had vanished is listed again."""
+@dataclass(slots=True)
+class Vanishing:
+    """A known backup that is not listed any more, for which the whole window is listed anew.
+
+    An API that lists it again is not believed at once the next time.
+    """
+
+    doubt: Retry
+    backup: Backup | None = None
+
+    def copy(self) -> "Vanishing":
+        return replace(self, doubt=replace(self.doubt))
+
+    def is_believed(self, now: float) -> bool:
+        return self.doubt.is_due(now)
+
+    def judge(self, listed: Mapping[str, Backup], now: float) -> None:
+        """After the whole window was listed."""
+        backup, self.backup = self.backup, None
+        if backup is not None and _is_among(backup, listed):
+            self.doubt.fail(now)
+        elif backup is not None:
+            self.doubt.succeed()
+
+
+def _is_among(row: Backup, listed: Mapping[str, Backup]) -> bool:
     if row.id:
         return row.id in listed
     return any((o.end, o.size_kilobytes) == (row.end, row.size_kilobytes) for o in listed.values())

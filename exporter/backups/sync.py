@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from exporter.backups.late import LateCheck, compare, is_among
+from exporter.backups.late import LateCheck, Vanishing, compare
 from exporter.backups.listing import PAGE_ROWS, Client, Lister, Listing
 from exporter.backups.reading import Sums, read, read_latest
 from exporter.backups.resync import Resync, Retry
@@ -64,8 +64,7 @@ class InstanceSync:
         self._known_at = float("-inf")  # when the last one that succeeded had its numbers
         self._resync = Resync(instance, resync_interval)
         self._is_listing = False
-        self._vanished: Backup | None = None  # for which the window is listed anew
-        self._doubt = Retry(longest=resync_interval)  # of answers that lack a known backup
+        self._vanishing = Vanishing(Retry(longest=resync_interval))
         self._look_back = Retry(longest=resync_interval)
         self._late_check = LateCheck(instance.key)
 
@@ -99,8 +98,9 @@ class InstanceSync:
         self._whole, self._listed = previous._whole.copy(), previous._listed
         self._refreshed_at, self._known_at = previous._refreshed_at, previous._known_at
         self._resync.adopt(previous._resync, self._clock())
-        self._vanished, self._late_check = previous._vanished, replace(previous._late_check)
-        self._doubt, self._look_back = replace(previous._doubt), replace(previous._look_back)
+        self._vanishing = previous._vanishing.copy()
+        self._late_check = replace(previous._late_check)
+        self._look_back = replace(previous._look_back)
 
     # What is new ------------------------------------------------------------------------------
 
@@ -153,10 +153,14 @@ class InstanceSync:
             complete=False,
             begin=listing.begin,
         )
-        if not window.knows_latest(self._clock()):
-            return await self._look_further(window, lister)
-        self._whole.go_without(FirstLook(listing.begin, listing.started, rows, complete))
-        return self._tell_latest(window)
+        if window.knows_latest(self._clock()):
+            self._whole.go_without(FirstLook(listing.begin, listing.started, rows, complete))
+        return await self._tell_or_look_further(window, lister)
+
+    async def _tell_or_look_further(self, window: Window, lister: Lister) -> Reading:
+        if window.knows_latest(self._clock()):
+            return self._tell_latest(window)
+        return await self._look_further(window, lister)
 
     async def _look_further(self, window: Window, lister: Lister) -> Reading:
         """The latest backup where none has ended of late: one page may have the whole window."""
@@ -183,7 +187,7 @@ class InstanceSync:
         updated, vanished = (
             compare(window, rows, listing.begin, listing.end) if complete else (window, None)
         )
-        if vanished is not None and self._doubt.is_due(listing.started):
+        if vanished is not None and self._vanishing.is_believed(listing.started):
             self._forget(vanished)
             return await self._begin_with(listing, rows, complete, lister)
         is_sure = complete and vanished is None
@@ -199,7 +203,7 @@ class InstanceSync:
         )
         self._window = None
         self._whole.drop()
-        self._vanished = vanished
+        self._vanishing.backup = vanished
 
     async def _read(self, window: Window, complete: bool, lister: Lister) -> Reading:
         """The numbers of `window`, with the latest backup before it where it has none."""
@@ -211,7 +215,7 @@ class InstanceSync:
             complete = complete and certain
             now = self._clock()
         if not window.covers(now):
-            return self._tell_latest(window)
+            return await self._tell_or_look_further(window, lister)
         self._window, self._known_at = window, now
         reading, self._sums = read(window, now=now, complete=complete, known=self._sums)
         overdue = self._resync.overdue(now)
@@ -251,15 +255,7 @@ class InstanceSync:
             return  # another has been begun meanwhile, or history has changed
         self._listed = whole
         self._resync.succeed(self._clock(), complete=whole.complete)
-        self._judge_vanished(rows)
-
-    def _judge_vanished(self, listed: Mapping[str, Backup]) -> None:
-        """An API that lists again what it said is gone is not believed at once the next time."""
-        vanished, self._vanished = self._vanished, None
-        if vanished is not None and is_among(vanished, listed):
-            self._doubt.fail(self._clock())
-        elif vanished is not None:
-            self._doubt.succeed()
+        self._vanishing.judge(rows, self._clock())
 
     def _has_hole(self, now: float) -> bool:
         """Whether it is worth a look with what the first interval of the window begins."""

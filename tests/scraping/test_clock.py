@@ -8,6 +8,7 @@ import pytest
 from exporter.page.state import State, judge
 from exporter.simulator import Simulator
 from tests.reporting.test_logs import logging_into
+from tests.support.clouds import assert_failed
 from tests.support.factories import (
     ORDERS,
     PROJECT,
@@ -162,6 +163,31 @@ async def test_a_clock_that_is_set_right_during_a_scrape_has_it_ask_again(clock:
         after = await samples(exporter)
     assert after.of("incremental_backups") == 24
     assert after.of("incremental_backup_latest_end_timestamp_seconds") == NOON
+
+
+async def test_set_back_during_a_scrape_the_latest_by_then_is_looked_for(clock: Clock) -> None:
+    """No answer tells the time. Of two hours ago nothing was known any more, and the instance was
+    told as one that has no backup."""
+    cloud = make_simulator(
+        fill(make_instance(), count=200, every_seconds=60.0), clock=clock, date="missing"
+    )
+    machine = Clock()
+
+    def dating(request: httpx.Request) -> dict[str, str]:
+        machine.offset = -2 * HOUR
+        return {}
+
+    transport = DatingTransport(cloud, lambda request: {})
+    config = make_config(defaults={"lookback": "5m"}, api={"rate_limit": 2})
+    async with running_exporter(cloud, config, clock=machine, transport=transport) as exporter:
+        await samples(exporter)
+        transport.dating = dating
+        meanwhile = await samples(exporter, timeout=3.0)
+        await clock.advance(15)
+        after = await samples(exporter)
+    assert_failed(meanwhile, "deadline")
+    assert after.of("scrape_success") == 1
+    assert after.of("incremental_backup_latest_end_timestamp_seconds") == NOON - 2 * HOUR
 
 
 async def test_the_latest_that_is_told_before_the_window_is_listed_is_the_clouds_latest(
