@@ -6,6 +6,7 @@ answer that nobody asked for waits there for the next request
 outlives every change of the DNS.
 """
 
+import asyncio
 import select
 import socket
 import ssl
@@ -30,6 +31,9 @@ _GREATEST_AGE_SECONDS = 300.0
 _LOOK_UP_AGAIN_SECONDS = 1.0
 # The first probe of a connection on which nothing moves, the others, and how many.
 _PROBE_AFTER_SECONDS, _PROBE_EVERY_SECONDS, _PROBES = 20, 5, 3
+# A request that nobody's kernel has acknowledged for so long never arrived: what is on the way has
+# forgotten the connection, or the other end is gone. Not while connecting: api.timeout bounds that.
+_UNACKNOWLEDGED_SECONDS = 4.0
 
 
 class Conversation(ResponseHandler):
@@ -44,6 +48,13 @@ class Conversation(ResponseHandler):
         self.is_idle = False
         self._last_request_id = ""
         self._ids_differ = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # not on every system
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(_UNACKNOWLEDGED_SECONDS * 1000)
+            )
 
     def begin(self, connection: Connection) -> None:
         """A request goes out next."""

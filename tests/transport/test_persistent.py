@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,9 @@ from exporter.errors import BadResponseError, Reason, UnavailableError
 from exporter.transport import persistent
 from exporter.transport.query import Query
 from exporter.transport.wire import Wire, connect
+
+
+_SO_ATTACH_FILTER = 26  # of Linux (socket(7)); Python has no name for it
 
 
 def answer(body: str, *, status: int = 200, request_id: str = "") -> bytes:
@@ -43,6 +47,13 @@ class Served:
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
+
+    def forget(self) -> None:
+        """Drop all that comes, and say nothing of it, as a NAT does that has forgotten it."""
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: ret #0
+        program = struct.pack("HP", 1, ctypes.addressof(drop_all))
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def reset(self) -> None:
         no_wait = struct.pack("ii", 1, 0)
@@ -350,6 +361,27 @@ async def test_a_request_that_met_a_stale_connection_goes_out_once_more_uncounte
         assert await cloud.texts(3) == ["answer 0", "answer 1", "answer 2"]
     assert [served.requests for served in cloud.connections] == [2, 2, 1]
     assert cloud.query.meter.requests == 3
+    assert cloud.errors == {}
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="a socket option of Linux")
+async def test_what_was_forgotten_in_silence_goes_out_once_more_before_the_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(persistent, "_UNACKNOWLEDGED_SECONDS", 0.2)
+
+    async def talk(served: Served) -> None:
+        await served.request()
+        await served.send(answer(f"answer {served.number}"))
+        if served.number == 0:
+            served.forget()
+        await served.request()
+
+    async with talking(talk) as cloud:
+        assert await cloud.texts(2) == ["answer 0", "answer 1"]
+        for served in cloud.connections:
+            served.writer.transport.abort()
+    assert [served.requests for served in cloud.connections] == [1, 1]
     assert cloud.errors == {}
 
 
