@@ -94,10 +94,16 @@ class ExactTransport(httpx.AsyncBaseTransport):
         """Never use its connection again, nor perhaps the address that it leads to."""
         assert response.conversation is not None
         response.conversation.end()
-        if look_up_again and self._session is not None:
-            assert isinstance(self._session.connector, Connector)
-            url = URL(self._proxy.address) if self._proxy is not None else response.url
-            self._session.connector.look_up_again(url.host or "", url.port or 0)
+        if look_up_again:
+            self._look_up_again(response.url)
+
+    def _look_up_again(self, url: URL) -> None:
+        """Whoever was asked for it does not answer as it should: the name may have moved."""
+        if self._session is None:
+            return
+        assert isinstance(self._session.connector, Connector)
+        asked = URL(self._proxy.address) if self._proxy is not None else url
+        self._session.connector.look_up_again(asked.host or "", asked.port or 0)
 
     def unresolved(self, request: httpx.Request) -> str:
         """The name that the request waits for, where the DNS has not answered yet."""
@@ -120,14 +126,19 @@ class ExactTransport(httpx.AsyncBaseTransport):
                 proxy_headers = allowed  # of CONNECT alone
             else:
                 headers.update(allowed)
-        response = await self._session.request(
-            request.method,
-            URL(str(request.url), encoded=True),
-            headers=headers,
-            data=None if request.method == "GET" else await request.aread() or None,
-            allow_redirects=False,
-            proxy_headers=proxy_headers,
-        )
+        url = URL(str(request.url), encoded=True)
+        try:
+            response = await self._session.request(
+                request.method,
+                url,
+                headers=headers,
+                data=None if request.method == "GET" else await request.aread() or None,
+                allow_redirects=False,
+                proxy_headers=proxy_headers,
+            )
+        except (aiohttp.ClientError, OSError):
+            self._look_up_again(url)
+            raise
         assert isinstance(response, Response)
         assert response.conversation is not None
         if response.conversation.repeats(response.headers.get("X-Request-Id", "")):

@@ -176,7 +176,7 @@ class Connector(aiohttp.TCPConnector):
             resolver=self.names,
         )
         self._most_open = most_open
-        self._looked_up_again = float("-inf")
+        self._looked_up_again: dict[tuple[str, int], float] = {}
         self._conversations: weakref.WeakSet[Conversation] = weakref.WeakSet()
         # There is no public way to a protocol of one's own; a test holds that it is in use.
         self._factory = self._open_conversation  # type: ignore[assignment]
@@ -190,8 +190,8 @@ class Connector(aiohttp.TCPConnector):
         """The server at this address fails: the name may have moved. Not without end, where all
         servers of the name fail."""
         now = monotonic()
-        if now - self._looked_up_again > _LOOK_UP_AGAIN_SECONDS:
-            self._looked_up_again = now
+        if now - self._looked_up_again.get((host, port), float("-inf")) > _LOOK_UP_AGAIN_SECONDS:
+            self._looked_up_again[host, port] = now
             self.clear_dns_cache(host, port)
 
     def _make_room(self) -> None:

@@ -19,7 +19,6 @@ from exporter.transport import persistent
 from exporter.transport.query import Query
 from exporter.transport.wire import Wire, connect
 
-
 _SO_ATTACH_FILTER = 26  # of Linux (socket(7)); Python has no name for it
 
 
@@ -269,14 +268,17 @@ def test_a_socket_is_probed_before_a_nat_forgets_it() -> None:
         assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20
 
 
+@pytest.mark.parametrize(
+    ("last_words", "seen"), [(answer("moved", status=503), 503), (b"", "network")]
+)
 async def test_a_name_that_moves_is_followed_when_its_old_address_fails(
-    monkeypatch: pytest.MonkeyPatch,
+    last_words: bytes, seen: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old address answers 503 for ever."""
+    """The old address answers 503 for ever, or closes each connection."""
 
     async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer("moved", status=503))
+        writer.write(last_words)
         writer.close()
 
     async def new(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -296,12 +298,15 @@ async def test_a_name_that_moves_is_followed_when_its_old_address_fails(
     second = await asyncio.start_server(new, "127.0.0.2", port)
     wire = connect(ApiConfig())
     try:
-        statuses = []
+        statuses: list[object] = []
         for _ in range(3):
             extensions = {"query": Query(), "operation": LIST_BACKUPS}
             request = httpx.Request("GET", f"http://db.example:{port}/", extensions=extensions)
-            statuses.append((await wire.send(request)).status_code)
-        assert statuses == [503, 200, 200]
+            try:
+                statuses.append((await wire.send(request)).status_code)
+            except UnavailableError as exc:
+                statuses.append(exc.reason)
+        assert statuses == [seen, 200, 200]
     finally:
         await wire.aclose()
         for server in (first, second):
