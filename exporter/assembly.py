@@ -117,7 +117,6 @@ class Exporter:
 
     def _assemble(self, config: Config) -> Assembly:
         previous = self._assembly
-        self._clocks.keep({(project.id, project.endpoint) for project in config.projects})
         authorities = self._read_authorities(config.api)
         kept = (
             previous is not None
@@ -141,6 +140,8 @@ class Exporter:
         )
         if previous is not None:
             scraper.adopt(previous.scraper)
+        # Not before: where the configuration is refused, the old one goes on with its clocks.
+        self._clocks.keep({(project.id, project.endpoint) for project in config.projects})
         return Assembly(scraper, wire, authorities, clients)
 
     def _read_authorities(self, config: ApiConfig) -> bytes:

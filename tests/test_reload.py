@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
 from exporter.simulator import Fault, Simulator
@@ -184,3 +186,45 @@ async def test_a_scrape_under_way_is_answered_though_the_configuration_changes(
         answer = await scrape
     assert answer.status == 200
     assert answer.samples.of("scrape_success") == 1.0
+
+
+def with_sources(auth: str = "token", **defaults: Any) -> Config:
+    return make_config(
+        projects=[make_project_settings(ORDERS, auth=auth)],
+        defaults=defaults,
+        api={"restore_window_interval": "1m", "full_backups_interval": "1m"},
+    )
+
+
+async def test_counters_go_on_whatever_a_reload_changes(clock: Clock) -> None:
+    """Of what is asked beside the backups too: to Prometheus a lower value is a new process."""
+    both: dict[str, Any] = {"restore_window": True, "full_backups": True}
+    async with reloadable(clock, with_sources(**both)) as (_, settings, exporter, _):
+        before = (await samples(exporter)).of("api_requests_total")
+        assert before is not None
+        for config in (with_sources("aksk", **both), with_sources("aksk"), with_sources()):
+            await clock.advance(60.0)
+            settings.config = config
+            await exporter.reload()
+            after = (await samples(exporter)).of("api_requests_total")
+            assert after is not None
+            assert after > before
+            before = after
+
+
+@pytest.mark.parametrize("change", [{"lookback": "2d"}, {"offsite": True}])
+async def test_the_page_shows_no_numbers_of_another_question(
+    clock: Clock, change: dict[str, object]
+) -> None:
+    """Not as those of the new lookback, nor as the last known ones where the next scrape fails."""
+    async with reloadable(clock, make_config({"id": ORDERS})) as state:
+        simulator, settings, exporter, _ = state
+        settings.config = make_config({"id": ORDERS, **change})
+        await exporter.reload()
+        (unasked,) = exporter.scraper.view().results
+        assert (unasked.reading, unasked.last_reading, unasked.last_end) == (None, None, None)
+        simulator.add_fault(Fault(status=500), "list_backups", times=None)
+        await samples(exporter)
+        (failed,) = exporter.scraper.view().results
+        assert failed.failure is not None
+        assert (failed.last_reading, failed.last_end) == (None, None)

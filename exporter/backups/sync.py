@@ -55,7 +55,7 @@ class InstanceSync:
         self._instance = instance
         self._client = client
         self._clock = clock
-        self.origin = origin
+        self._asks = origin, instance.lookback_seconds, instance.offsite
         self._window: Window | None = None
         self._sums: Sums | None = None
         self._whole = WholeListing(instance.lookback_seconds)
@@ -85,14 +85,10 @@ class InstanceSync:
     def progress(self) -> Progress | None:
         return self._whole.progress
 
-    @property
-    def _asks(self) -> tuple[object, float, bool]:
-        return self.origin, self._instance.lookback_seconds, self._instance.offsite
-
-    def adopt(self, previous: "InstanceSync") -> None:
+    def adopt(self, previous: "InstanceSync") -> bool:
         """Go on from what `previous` knows, if it asked the same, there, and as the same."""
         if previous._asks != self._asks:
-            return
+            return False
         self._window, self._sums = previous._window, previous._sums
         # A copy: the query of `previous` may still be reading its pages.
         self._whole, self._listed = previous._whole.copy(), previous._listed
@@ -101,6 +97,7 @@ class InstanceSync:
         self._vanishing = previous._vanishing.copy()
         self._late_check = replace(previous._late_check)
         self._look_back = replace(previous._look_back)
+        return True
 
     # What is new ------------------------------------------------------------------------------
 

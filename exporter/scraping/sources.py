@@ -89,6 +89,7 @@ class Sources:
         self._entries: dict[InstanceKey, _Entry] = {}
         self._listings: dict[str, FullBackupsSource] = {}
         self._inherited: dict[InstanceKey, _Entry] = {}
+        self._meters: dict[InstanceKey, Meter] = {}  # what was counted before goes on
         self._queues = {
             project_id: RefreshQueue(partial(room, project_id)) for project_id in projects
         }
@@ -97,6 +98,7 @@ class Sources:
 
     def adopt(self, previous: "Sources") -> None:
         """Go on with what `previous` knows of the projects that are read where and as before."""
+        self._meters = {key: entry.meter for key, entry in previous._entries.items()}
         for project_id, project in self._projects.items():
             before = previous._projects.get(project_id)
             if before is None or origin_of(before.config) != origin_of(project.config):
@@ -155,9 +157,13 @@ class Sources:
 
     def results(self, instance: Instance) -> SourceResults:
         """As of now."""
+        entry = self._entry(instance)
         if not (instance.restore_window or instance.full_backups):
-            return NO_SOURCES
-        now, entry = self._now(instance.project_id), self._entry(instance)
+            if not entry.meter.requests:
+                return NO_SOURCES
+            # A reload has switched them off: counters go on.
+            return SourceResults(requests=entry.meter.requests, errors=entry.meter.errors)
+        now = self._now(instance.project_id)
         window = full = None
         if entry.window is not None:
             window = entry.window.known.result(now, entry.window.schedule.interval)
@@ -204,7 +210,7 @@ class Sources:
             )
             if before is not None and before.window is not None:
                 window.adopt(before.window)
-        return _Entry(window) if before is None else _Entry(window, before.meter)
+        return _Entry(window, self._meters.get(instance.key) or Meter())
 
     def _listing(self, project_id: str) -> FullBackupsSource:
         listing = self._listings.get(project_id)

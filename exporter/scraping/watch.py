@@ -103,9 +103,8 @@ class Watch:
         self.last_turn, self.is_unanswered = before.last_turn, before.is_unanswered
         self.failing_since = before.failing_since
         self.failing_reason = before.failing_reason
-        if self.sync.origin != before.sync.origin:
-            return  # numbers of another cloud, or of what others may see
-        self.sync.adopt(before.sync)
+        if not self.sync.adopt(before.sync):
+            return  # numbers of another cloud, of what others may see, or of other backups
         self.last_reading, self.last_end = before.last_reading, before.last_end
         if before.result is not None:
             self.result = replace(before.result, instance=self.instance)

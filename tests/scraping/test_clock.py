@@ -5,9 +5,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from exporter.errors import ConfigError
 from exporter.page.state import State, judge
 from exporter.simulator import Simulator
 from tests.reporting.test_logs import logging_into
+from tests.support.clients import Settings
 from tests.support.clouds import assert_failed
 from tests.support.factories import (
     ORDERS,
@@ -18,6 +20,7 @@ from tests.support.factories import (
     make_config,
     make_exporter,
     make_instance,
+    make_project_settings,
     make_simulator,
     running_exporter,
     samples,
@@ -63,6 +66,34 @@ async def test_a_wrong_clock_changes_no_number_of_the_first_scrape(
     assert published.of("last_success_timestamp_seconds") == pytest.approx(NOON, abs=1)
     assert published.of("clock_skew_seconds", "", project=PROJECT) == pytest.approx(off, abs=1)
     assert published.of("scrape_success") == 1
+
+
+async def test_a_configuration_that_was_refused_takes_no_clock_away(clock: Clock) -> None:
+    """It named another endpoint: the one that stays in force goes on to learn the cloud's time."""
+    cloud = make_cloud(clock)
+    settings = Settings(make_config())
+    refuses = False
+
+    def connect() -> StreamingTransport:
+        if refuses:
+            raise OSError("no such certificate")
+        return StreamingTransport(cloud)
+
+    async with running_exporter(
+        cloud, settings, clock=Clock(offset=3 * HOUR), connect=connect
+    ) as exporter:
+        await samples(exporter)
+        elsewhere = make_project_settings(ORDERS, endpoint="https://other.example")
+        settings.config = make_config(projects=[elsewhere], api={"timeout": "5s"})
+        refuses = True
+        with pytest.raises(ConfigError):
+            await exporter.reload()
+        settings.config = make_config()
+        await exporter.reload()
+        await clock.advance(60)
+        published = await samples(exporter)
+    assert published.of("clock_skew_seconds", "") == pytest.approx(3 * HOUR, abs=1)
+    assert published.of("incremental_backup_latest_end_timestamp_seconds") == NOON
 
 
 async def test_a_clock_within_a_minute_costs_no_further_request(clock: Clock) -> None:
