@@ -93,7 +93,11 @@ class _RenewingAuth(httpx.Auth, Generic[T]):
                     response = yield request
                 if response.status_code == httpx.codes.UNAUTHORIZED and refused is None:
                     self._trust.doubt()
-                    renewed = await self.source.renew(value)
+                    try:
+                        renewed = await self.source.renew(value)
+                    except ApiError:
+                        self._learn(request, response, value, sent_at)
+                        raise
                     if renewed != value:
                         value, sent_at = renewed, _now()
                         self._show(request, value)

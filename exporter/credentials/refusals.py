@@ -90,6 +90,10 @@ class Refusals:
         )
         return _COURTESY_SECONDS if self._refused_to[secret, project] > fewest else 0.0
 
+    def is_doubted(self, secret: str) -> bool:
+        """Whether it was refused, and not let in since."""
+        return (secret, "") in self._back_offs
+
     def accept(self, secret: str, project: str) -> None:
         """A request of the project was let in with what the secret gave."""
         for scope in ("", project):
@@ -113,11 +117,13 @@ class Refusals:
             scope = ""
             self._accepted.pop(secret, None)
         back_off = self._back_offs.setdefault((secret, scope), _BackOff())
-        if back_off.until > now:
-            return  # one of several that were refused together
         self._forget_the_oldest()
+        # Of several that were on their way together each counts, as if one had waited for the
+        # other.
         back_off.refused += 1
+        begun = max(now, back_off.until)
         wait = doubled(_BACKOFF_SECONDS, back_off.refused, cap=_BACKOFF_CAP_SECONDS)
+        wait = min(begun + wait - now, _BACKOFF_CAP_SECONDS)
         back_off.until, back_off.error = now + wait, error
         self._refused_to[secret, project] += 1
         log.warning(

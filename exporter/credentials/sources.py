@@ -6,6 +6,7 @@ before a back-off, unless the secret has changed since: five failed logins lock 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Generic, Protocol
 
 import httpx
@@ -227,7 +228,8 @@ class RenewedSource(Generic[T]):
 
     async def _run(self, secret: str) -> T:
         try:
-            async with self._refusals.logins.take(self) as begin:
+            doubted = partial(self._refusals.is_doubted, secret)
+            async with self._refusals.logins.take(self, is_doubted=doubted) as begin:
                 begin()
                 # Another project may have been refused in the meantime.
                 self._refusals.check(secret, self._project_id)

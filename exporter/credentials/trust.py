@@ -94,6 +94,7 @@ class Trust:
         return self._turn.take(
             who,
             is_needed=lambda: not self.holds(value),
+            is_doubted=lambda: self._doubted_at > self._accepted_at,
             on_silence=lambda: self._hold_on(value),
         )
 

@@ -31,7 +31,7 @@ from tests.support.factories import (
     scrape_success,
 )
 from tests.support.faults import StreamingTransport
-from tests.support.virtual_time import HOUR, Clock
+from tests.support.virtual_time import HOUR, NOON, Clock
 
 TEN_SECONDS = 10.5  # less what is kept back
 BY_PASSWORD = {"type": "password", "domain": DOMAIN, "username": USER, "password": PASSWORD}
@@ -184,6 +184,31 @@ async def test_one_account_in_six_regions_is_refused_once(clock: Clock, type_: s
     async with running_exporter(simulator, config) as exporter:
         assert await scrape(exporter, clock, times=3) == 0
     assert len(refused(simulator)) == 1
+
+
+@pytest.mark.parametrize(
+    ("latency", "seconds"),
+    [(1.0, [0, 60, 180, 420]), (2.0, [0, 1.5, 180, 420]), (6.0, [0, 1.5, 3, 4.5])],
+)
+@pytest.mark.parametrize(
+    "wrong", [{**BY_PASSWORD, "password": "wrong"}, BY_KEY], ids=["password", "key"]
+)
+async def test_a_cloud_that_takes_its_time_to_refuse_locks_nothing(
+    clock: Clock, wrong: Mapping[str, str], latency: float, seconds: list[float]
+) -> None:
+    """The next one goes before the first is refused: those count as if they had waited."""
+    simulator = make_cloud(clock, projects=8, instances=1, latency_seconds=latency)
+    for project in simulator.projects.values():
+        project.access_keys.clear()
+    config = make_settings(wrong, projects=8, instances=1)
+    async with running_exporter(simulator, config) as exporter:
+        while clock() < NOON + 14 * 60:
+            await samples(exporter, timeout=TEN_SECONDS)
+            await clock.advance(5.0)
+    asked = [request.at - NOON for request in refused(simulator)]
+    assert asked == pytest.approx(seconds, abs=20.0)  # of a scrape
+    assert not simulator.is_locked(f"{DOMAIN}/{USER}")
+    assert not simulator.is_locked(ACCESS_KEY)
 
 
 @pytest.mark.parametrize("auth", [BY_KEY, {"type": "ecs-agency"}, BY_PASSWORD])
