@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 # How many are looked at for who can be spared; a client that has gone counts as one that asks.
 _LOOKED_AT = 16
 _STALLED_SECONDS = 0.5
+# How long until there is another look whether there is room.
+_FULL_SECONDS = 0.05
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -96,13 +98,25 @@ class Acceptor:
                     self._make_room()
                 await asyncio.sleep(0.1)
                 continue
-            if self._is_full() and not self._make_room():
+            try:
+                await self._wait_for_room()
+            except asyncio.CancelledError:
                 accepted.close()
-                continue
+                raise
             try:
                 await loop.connect_accepted_socket(self._make_protocol, accepted)
             except OSError as exc:
                 log.debug("connection failed", cause=str(exc))
+
+    async def _wait_for_room(self) -> None:
+        """Where all are being answered the next one waits: soon some end, or can be spared."""
+        is_first = True
+        while self._is_full() and not self._make_room():
+            if is_first and (times := self._repeats.count("full")):
+                limit = self._limits.connections
+                log.warning("all connections are being answered", connections=limit, times=times)
+            is_first = False
+            await asyncio.sleep(_FULL_SECONDS)
 
     def _is_full(self) -> bool:
         count = len(self._handshakes) + sum(1 for _ in self._connections())
@@ -148,11 +162,14 @@ class Acceptor:
             if since < math.inf and (since < 0 or not has_unread(_raw(each))):
                 self._spare(each)
                 return True
-        stalled = min(connections, key=attrgetter("stalled_since"), default=None)
-        if stalled is None or time.monotonic() - stalled.stalled_since < _STALLED_SECONDS:
-            return False
-        self._spare(stalled)
-        return True
+        stalled_before = time.monotonic() - _STALLED_SECONDS
+        for each in sorted(connections, key=attrgetter("stalled_since")):
+            if each.stalled_since > stalled_before:
+                break
+            if not each.has_room():
+                self._spare(each)
+                return True
+        return False
 
     def _spare(self, each: _Client) -> None:
         # Neither is chosen twice, though it takes a turn of the loop until they are gone.

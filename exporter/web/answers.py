@@ -22,12 +22,23 @@ _UNCOUNTED_BYTES = 4096
 _STALLED_SECONDS = 0.5
 
 
+class Connection(Protocol):
+    """Of a client that is answered."""
+
+    def abort(self) -> None: ...
+
+    def is_gone(self) -> bool: ...
+
+    def has_room(self) -> bool:
+        """Whether the client has taken so much that more could go out."""
+
+
 @dataclass(slots=True, eq=False)
 class Answer:
-    """The body of one answer that is being sent; `abort` ends it and its connection."""
+    """The body of one answer that is being sent."""
 
     size: int
-    abort: Callable[[], None]
+    connection: Connection
     moved_at: float
 
 
@@ -44,12 +55,12 @@ class AnswerBudget:
         self._held_bytes = 0
         self._answers: set[Answer] = set()
 
-    def begin(self, size: int, abort: Callable[[], None]) -> Answer | None:
+    def begin(self, size: int, connection: Connection) -> Answer | None:
         """None: it must not begin now. `end` has to follow."""
         while self._held_bytes >= self._limit_bytes:
             if not self._make_room():
                 return None
-        answer = Answer(size, abort, self._clock())
+        answer = Answer(size, connection, self._clock())
         self._answers.add(answer)
         self._held_bytes += size
         return answer
@@ -64,20 +75,16 @@ class AnswerBudget:
         answer.moved_at = self._clock()
 
     def _make_room(self) -> bool:
-        slowest = min(self._answers, key=lambda answer: answer.moved_at)
-        if self._clock() - slowest.moved_at < _STALLED_SECONDS:
-            return False
-        self.end(slowest)
-        slowest.abort()
-        return True
-
-
-class Connection(Protocol):
-    """Of a client that is answered."""
-
-    def abort(self) -> None: ...
-
-    def is_gone(self) -> bool: ...
+        """Not by one whose client reads, where it is this process that is held up."""
+        moved_before = self._clock() - _STALLED_SECONDS
+        for answer in sorted(self._answers, key=lambda answer: answer.moved_at):
+            if answer.moved_at > moved_before:
+                break
+            if not answer.connection.has_room():
+                self.end(answer)
+                answer.connection.abort()
+                return True
+        return False
 
 
 class BoundedAnswers:
@@ -110,7 +117,7 @@ class BoundedAnswers:
             body: bytes = message.get("body", b"")
             if start is not None:
                 if len(body) > _UNCOUNTED_BYTES and scope["method"] != "HEAD":
-                    answer = self._budget.begin(len(body), connection.abort)
+                    answer = self._budget.begin(len(body), connection)
                     is_refused = answer is None
                 if is_refused:
                     if times := self._repeats.count("answers"):

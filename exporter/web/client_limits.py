@@ -10,9 +10,9 @@ class ClientLimits:
     """What one client may take, and `answers_bytes` what all may together.
 
     `connections` is a ceiling: at it, the connection that has been waiting longest for a request is
-    closed for each new one, so that a scrape always gets in. Therefore idle connections may be kept
-    long: longer than Prometheus keeps them (5 min), so that it is Prometheus who closes and no
-    scrape meets a closing connection.
+    closed for each new one, so that a scrape always gets in; where all are being answered, it waits
+    until one is not. Therefore idle connections may be kept long: longer than Prometheus keeps them
+    (5 min), so that it is Prometheus who closes and no scrape meets a closing connection.
     """
 
     connections: int = 1000

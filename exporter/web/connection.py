@@ -77,8 +77,12 @@ class ClientConnection(HttpToolsProtocol):
 
     def is_overdue(self, now: float) -> bool:
         return is_over(self._request_deadline, now, lambda: has_unread(self.transport)) or is_over(
-            self._write_deadline, now, lambda: has_room(self.transport)
+            self._write_deadline, now, self.has_room
         )
+
+    def has_room(self) -> bool:
+        """Whether the client has taken so much that more of its answer could go out."""
+        return has_room(self.transport)
 
     # Ending
 

@@ -25,6 +25,7 @@ from tests.support.front import (
 
 # Whoever waits is overdue at once; a whole request in one piece never waits.
 AT_ONCE = 0.0
+FULL = "all connections are being answered"
 
 
 async def test_hundreds_of_idle_and_half_said_connections_do_not_stop_a_scrape() -> None:
@@ -53,15 +54,34 @@ async def test_at_the_ceiling_the_connection_that_waits_longest_makes_room() -> 
         assert (await busy)[2] == b"done"
 
 
-async def test_a_connection_over_the_ceiling_is_refused_while_all_others_are_busy() -> None:
+async def test_over_the_ceiling_the_next_ones_wait_while_all_others_are_answered() -> None:
+    """They were refused, though a place is free as soon as one of those has its answer."""
     app = Held()
-    async with serving(app, limits=ClientLimits(connections=1)) as front:
-        busy = asyncio.create_task(front.get(path="/held"))
-        await app.arrived.wait()
-        reader, _ = await front.connect()
-        assert await is_closed(reader)
-        app.let_go.set()
-        assert (await busy)[2] == b"done"
+    with capture_logs() as logs:
+        async with serving(app, limits=ClientLimits(connections=1)) as front:
+            busy = asyncio.create_task(front.get(path="/held"))
+            await app.arrived.wait()
+            late = [asyncio.create_task(front.get()) for _ in range(3)]
+            while FULL not in [entry["event"] for entry in logs]:
+                await asyncio.sleep(0)
+            app.let_go.set()
+            assert (await busy)[2] == b"done"
+            assert [status for status, _, _ in await asyncio.gather(*late)] == [200] * 3
+    assert [entry["event"] for entry in logs].count(FULL) == 1
+
+
+async def test_a_server_that_stops_lets_go_of_who_waits_for_a_place() -> None:
+    app = Held()
+    with capture_logs() as logs:
+        async with serving(app, limits=ClientLimits(connections=1)) as front:
+            busy = asyncio.create_task(front.get(path="/held"))
+            await app.arrived.wait()
+            reader, _ = await front.connect()
+            while FULL not in [entry["event"] for entry in logs]:
+                await asyncio.sleep(0)
+            app.let_go.set()
+            await busy
+    assert await is_closed(reader)
 
 
 async def test_where_all_are_busy_an_answer_that_nobody_reads_makes_room(
