@@ -60,11 +60,11 @@ def _by_access_key(settings: AkskAuth, project: Project) -> Source[Keys]:
     security_token = plain(settings.security_token)
     if security_token is not None:
         project.registry.update(f"the security token of project {project.id}", [security_token])
-    account = f"access key {access_key}"
     return _static(
         lambda: Keys(access_key, secret_key.read(), security_token),
-        project.refusals_of(account, shown=f"access key {access_key[:4]}…"),
+        _account(access_key),
         project,
+        who=_shown(access_key),
         forget=secret_key.forget,
     )
 
@@ -76,7 +76,7 @@ def _by_environment(settings: EnvAuth, project: Project) -> Source[Keys]:
         )
     return _static(
         lambda: project.hide("the environment", keys_from_environment()),
-        project.refusals_of("access key of the environment"),
+        "access key of the environment",
         project,
     )
 
@@ -110,7 +110,7 @@ def _by_profile(settings: ProfileAuth, project: Project) -> Source[Keys]:
         return _by_identity_provider(
             provider, lambda: _iam_endpoint(project, profile), project, forget=profile.forget
         )
-    return _static(load, project.refusals_of(account), project, forget=profile.forget)
+    return _static(load, account, project, forget=profile.forget)
 
 
 def _iam_endpoint(project: Project, profile: ProfileFile | None = None) -> str:
@@ -279,14 +279,37 @@ def _by_agency(
 
 def _static(
     load: Callable[[], Keys],
-    refusals: Refusals,
+    account: str,
     project: Project,
     *,
+    who: str = "",
     forget: Callable[[], None] = lambda: None,
 ) -> Source[Keys]:
+    """`who` is the account for people, where that is not to be shown."""
+    who = who or account
+
+    def refusals_of(keys: Keys | None) -> Refusals:
+        """An access key is one, wherever it is written. Temporary ones come and go."""
+        if keys is None or keys.security_token is not None:
+            return project.refusals_of(account, shown=who)
+        return project.refusals_of(_account(keys.access_key), shown=_shown(keys.access_key))
+
     return StaticSource(
-        load, lambda keys: keys.secret_key, refusals, project_id=project.id, forget=forget
+        load, _fingerprint, refusals_of, project_id=project.id, who=who, forget=forget
     )
+
+
+def _account(access_key: str) -> str:
+    return f"access key {access_key}"
+
+
+def _shown(access_key: str) -> str:
+    return f"access key {access_key[:4]}…"
+
+
+def _fingerprint(keys: Keys) -> str:
+    """Each part of it may be what is wrong, and is corrected."""
+    return "\n".join((keys.access_key, keys.secret_key, keys.security_token or ""))
 
 
 def _renewed(

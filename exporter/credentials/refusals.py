@@ -102,8 +102,10 @@ class Refusals:
         self._strangers.get(secret, {}).pop(project, None)
         self._accepted.setdefault(secret, set()).add(project)
 
-    def refuse(self, secret: str, project: str, error: AuthError, *, own: bool = False) -> None:
-        """Back off. `own`: the refusal says nothing about the secret."""
+    def refuse(
+        self, secret: str, project: str, error: AuthError, *, own: bool = False, who: str = ""
+    ) -> None:
+        """Back off. `own`: the refusal says nothing about the secret. `who` it was, for logs."""
         now = asyncio.get_running_loop().time()
         served = self._accepted.get(secret, set())
         if own or (served and project not in served):
@@ -128,7 +130,7 @@ class Refusals:
         self._refused_to[secret, project] += 1
         log.warning(
             "login failed",
-            who=self.what,
+            who=who or self.what,
             project=project,
             error=error.message,
             hint=error.hint,

@@ -74,16 +74,19 @@ class StaticSource(Generic[T]):
         self,
         load: Callable[[], T],
         fingerprint: Callable[[T], str],
-        refusals: Refusals,
+        refusals_of: Callable[[T | None], Refusals],
         *,
         project_id: str,
+        who: str,
         forget: Callable[[], None] = lambda: None,
     ) -> None:
-        """`forget` makes the next `load` look anew, where it spares itself a file's reading."""
+        """`refusals_of` is the memory of whose they are; None where they cannot be read.
+        `forget` makes the next `load` look anew, where it spares itself a file's reading."""
         self._load = load
         self._fingerprint = fingerprint
-        self._refusals = refusals
+        self._refusals_of = refusals_of
         self._project_id = project_id
+        self.who = who
         self.forget = forget
 
     def secret(self) -> str:
@@ -112,21 +115,22 @@ class StaticSource(Generic[T]):
         return self._load()
 
     def _check(self, value: T) -> None:
-        self._refusals.check(self._fingerprint(value), self._project_id)
+        self._refusals_of(value).check(self._fingerprint(value), self._project_id)
 
     def accepted(self, value: T) -> None:
-        self._refusals.accept(self._fingerprint(value), self._project_id)
+        self._refusals_of(value).accept(self._fingerprint(value), self._project_id)
 
     def refused(self, value: T, error: AuthError) -> None:
-        self._refusals.refuse(self._fingerprint(value), self._project_id, error)
-
-    @property
-    def who(self) -> str:
-        return self._refusals.what
+        refusals = self._refusals_of(value)
+        refusals.refuse(self._fingerprint(value), self._project_id, error, who=self.who)
 
     @property
     def account(self) -> Trust:
-        return self._refusals.trust
+        try:
+            value = self._load()
+        except AuthError:
+            value = None  # told when it is needed: it may be there by then
+        return self._refusals_of(value).trust
 
     async def aclose(self) -> None:
         return None

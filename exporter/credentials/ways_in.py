@@ -65,8 +65,9 @@ def _by_token(settings: StaticTokenAuth, project: Project) -> TokenAuth:
         StaticSource(
             lambda: Token(token.read()),
             lambda value: value.value,
-            project.refusals_of(account),
+            lambda _: project.refusals_of(account),
             project_id=project.id,
+            who=account,
             forget=token.forget,
         ),
         shown=account,

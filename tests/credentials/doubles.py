@@ -110,11 +110,13 @@ def make_source(
 def make_token_source(
     load: Callable[[], str], refusals: Refusals | None = None
 ) -> StaticSource[Token]:
+    memory = refusals or Refusals("a token")
     return StaticSource(
         lambda: Token(load()),
         lambda token: token.value,
-        refusals or Refusals("a token"),
+        lambda _: memory,
         project_id=PROJECT,
+        who=memory.what,
     )
 
 
@@ -124,7 +126,10 @@ def make_signing(
     *,
     explain: Callable[[httpx.Response], ApiError] | None = None,
 ) -> SigningAuth:
-    source = StaticSource(load, lambda keys: keys.secret_key, Refusals("a key"), project_id=PROJECT)
+    refusals = Refusals("a key")
+    source = StaticSource(
+        load, lambda keys: keys.secret_key, lambda _: refusals, project_id=PROJECT, who="a key"
+    )
     return SigningAuth(source, project_id=PROJECT, clock=clock, explain=explain)
 
 

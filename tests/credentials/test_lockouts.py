@@ -12,6 +12,7 @@ import pytest
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
 from exporter.simulator import Fault, RecordedRequest, Simulator
+from tests.support.clients import Settings
 from tests.support.factories import (
     ACCESS_KEY,
     DOMAIN,
@@ -270,6 +271,56 @@ async def test_a_secret_file_that_was_corrected_ends_the_back_off_at_once(
         os.utime(file, ns=(1, 1))
         assert await scrape(exporter, clock, times=1) == 5
     assert len(refused(simulator)) == 1
+
+
+async def test_an_access_key_is_one_wherever_it_is_written(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the configuration, the environment and two profiles: four refusals a minute lock it."""
+    simulator = make_cloud(clock, projects=4, instances=1)
+    monkeypatch.setenv("HUAWEICLOUD_SDK_SK", "wrong")
+    (tmp_path / "a").write_text(f"[basic]\nak = {ACCESS_KEY}\nsk = wrong\n")
+    (tmp_path / "b").write_text(f"[other]\nak = {ACCESS_KEY}\nsk = wrong\n")
+    ways: list[dict[str, str]] = [
+        {**BY_KEY, "secret_key": "wrong"},
+        {"type": "env"},
+        {"type": "profile", "file": str(tmp_path / "a")},
+        {"type": "profile", "file": str(tmp_path / "b"), "section": "other"},
+    ]
+    config = make_config(
+        projects=[
+            make_project_settings(instance_id(number), id=f"project-{number}", auth=auth)
+            for number, auth in enumerate(ways)
+        ]
+    )
+    async with running_exporter(simulator, config) as exporter:
+        assert await scrape(exporter, clock, times=8, every=30.0) == 0
+    assert [round(request.at - NOON) for request in refused(simulator)] == [0, 60, 180]
+
+
+async def test_a_corrected_part_of_a_key_ends_the_back_off_at_once(
+    clock: Clock, tmp_path: Path
+) -> None:
+    """Not the secret alone may be what was wrong."""
+    file = tmp_path / "credentials"
+    file.write_text(f"[basic]\nak = AKMISTYPED\nsk = {SECRET_KEY}\n")
+    simulator = make_cloud(clock)
+    config = make_settings({"type": "profile", "file": str(file)})
+    async with running_exporter(simulator, config) as exporter:
+        assert await scrape(exporter, clock, times=1) == 0
+        file.write_text(f"[basic]\nak = {ACCESS_KEY}\nsk = {SECRET_KEY}\n")
+        assert await scrape(exporter, clock, times=1) == 5
+
+
+async def test_a_corrected_security_token_ends_the_back_off_at_once(clock: Clock) -> None:
+    simulator = make_cloud(clock)
+    simulator.add_fault(Fault(status=401, form="gateway"), "list_backups")
+    settings = Settings(make_settings({**BY_KEY, "security_token": "of-yesterday"}))
+    async with running_exporter(simulator, settings) as exporter:
+        assert await scrape(exporter, clock, times=1) == 0
+        settings.config = make_settings({**BY_KEY, "security_token": "of-today"})
+        await exporter.reload()
+        assert await scrape(exporter, clock, times=1) == 5
 
 
 async def test_keys_that_worked_for_hours_are_forgiven_nothing(clock: Clock) -> None:

@@ -77,19 +77,26 @@ class Api:
 
 
 def token_auth(load: Callable[[], str] = lambda: TOKEN) -> TokenAuth:
+    refusals = Refusals("t")
     return TokenAuth(
         StaticSource(
-            lambda: Token(load()), lambda token: token.value, Refusals("t"), project_id=PROJECT
+            lambda: Token(load()),
+            lambda token: token.value,
+            lambda _: refusals,
+            project_id=PROJECT,
+            who="t",
         )
     )
 
 
 def signing_auth(clock: Clock) -> SigningAuth:
+    refusals = Refusals("key")
     source = StaticSource(
         lambda: Keys("AKEXAMPLE", "secret"),
         lambda keys: keys.secret_key,
-        Refusals("key"),
+        lambda _: refusals,
         project_id=PROJECT,
+        who="key",
     )
     return SigningAuth(source, project_id=PROJECT, clock=clock)
 
