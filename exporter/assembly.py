@@ -28,7 +28,7 @@ from exporter.scraping.project import Project, origin_of
 from exporter.scraping.scraper import Scraper
 from exporter.transport.backoff import Jitter
 from exporter.transport.clock import CloudClocks
-from exporter.transport.wire import Wire, connect, read_authorities
+from exporter.transport.wire import Wire, connect, proxy_of, read_authorities
 
 log = structlog.get_logger(__name__)
 
@@ -149,6 +149,8 @@ class Exporter:
             return read_authorities(config) if self._transport is None else b""
 
     def _connect(self, config: ApiConfig) -> Wire:
+        proxy = proxy_of(config)
+        self._accounts.registry.update("the proxy", [proxy.secret] if proxy is not None else [])
         with _certificate_problems(config):
             return connect(
                 config,

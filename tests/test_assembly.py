@@ -178,6 +178,16 @@ async def test_secrets_are_hidden_before_the_first_request(
         assert registry.redact(" ".join(secrets)) == " ".join(["[redacted]"] * len(secrets))
 
 
+@pytest.mark.parametrize("user", ["me:p%40ss-secret", "p%40ss-secret"])
+async def test_what_opens_the_proxy_is_hidden(clock: Clock, user: str) -> None:
+    """A proxy may say it again in the answer that refuses it."""
+    registry = SecretRegistry()
+    config = make_config(ORDERS, api={"proxy_url": f"http://{user}@proxy.example:3128"})
+    async with running_exporter(make_cloud(clock), config, registry=registry):
+        told = registry.redact("no user has p@ss-secret or p%40ss-secret")
+    assert told == "no user has [redacted] or [redacted]"
+
+
 async def test_what_the_cloud_gives_is_hidden_as_well(clock: Clock) -> None:
     registry = SecretRegistry()
     simulator = make_cloud(clock)

@@ -34,7 +34,7 @@ def not_in_time(
     if query.asking and (not answered or seconds >= _SLOW_SECONDS):
         return Failure(
             Reason.DEADLINE,
-            f"asked {query.host}, and no answer for {seconds:.1f} s until the scrape's deadline",
+            f"asked {query.whom()}, and no answer for {seconds:.1f} s until the scrape's deadline",
             "a slow cloud, or a firewall or proxy that drops? With scrape_timeout above api.timeout"
             " it is told apart; it goes last in the next scrape",
             host=query.host,

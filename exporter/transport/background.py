@@ -43,8 +43,10 @@ class BackgroundLimiter:
     def succeeded(self, permit: Permit) -> None:
         self._own.succeeded(permit)
 
-    def throttled(self, permit: Permit, *, retry_after: float | None, hint: float | None) -> float:
-        return self._own.throttled(permit, retry_after=retry_after, hint=hint)
+    def throttled(
+        self, permit: Permit, *, retry_after: float | None, hint: float | None, by: str = ""
+    ) -> float:
+        return self._own.throttled(permit, retry_after=retry_after, hint=hint, by=by)
 
     def close(self) -> None:
         self._own.close()

@@ -26,6 +26,7 @@ class Proxy:
 
     address: str  # without user and password: for people
     authorization: str | None = field(repr=False)
+    secret: str = field(repr=False)  # the password, or a user that stands for both
 
     @classmethod
     def of(cls, url: str) -> "Proxy":
@@ -35,7 +36,8 @@ class Proxy:
         if parsed.user is not None or parsed.password is not None:
             pair = f"{parsed.user or ''}:{parsed.password or ''}"
             authorization = f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
-        return cls(str(parsed.origin()), authorization)
+        secret = parsed.password or parsed.user or ""
+        return cls(str(parsed.origin()), authorization, secret)
 
 
 _MAX_HEADER_BYTES = 64 * 1024

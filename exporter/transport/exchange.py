@@ -73,7 +73,9 @@ class LimitedTransport(httpx.AsyncBaseTransport):
                 response = await self._exchange(request, query, permit)
                 answered = True
             except RateLimitedError as exc:  # of a proxy
-                silence = limiter.throttled(permit, retry_after=exc.retry_after, hint=None)
+                silence = limiter.throttled(
+                    permit, retry_after=exc.retry_after, hint=None, by=f"the proxy {self._proxy}"
+                )
                 exc.retry_after = silence
                 raise
             if response.status_code == 429:
@@ -93,11 +95,12 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         self, request: httpx.Request, query: Query, permit: Permit | None = None
     ) -> httpx.Response:
         host = request.url.netloc.decode("ascii")
+        way = Way(host, request.url.scheme == "https", self._proxy)
         started = time.perf_counter()
         sent = steady_time()
         try:
-            with query.sending(host):
-                response = await self._converse(request, permit)
+            with query.sending(host, lambda: way.asked(_unresolved(self._inner, request))):
+                response = await self._converse(request, way, permit)
         except ApiError as exc:
             if permit is not None and permit.is_given_up:
                 # Another try of it takes none of the connections that others wait for.
@@ -121,10 +124,10 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         _log(request, started, response)
         return response
 
-    async def _converse(self, request: httpx.Request, permit: Permit | None) -> httpx.Response:
+    async def _converse(
+        self, request: httpx.Request, way: Way, permit: Permit | None
+    ) -> httpx.Response:
         """The answer, its body read. Raises ApiError."""
-        is_https = request.url.scheme == "https"
-        way = Way(request.url.netloc.decode("ascii"), is_https, self._proxy)
         begun = False
         try:
             async with asyncio.timeout(self._timeout) as bound:
@@ -149,7 +152,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         if "content-encoding" in headers:
             headers = _plain_headers(headers)
         extensions = response.extensions
-        if self._proxy and not is_https:
+        if self._proxy and not way.is_https:
             extensions = {**extensions, "proxy": self._proxy}
         return _Answer(
             response.status_code,

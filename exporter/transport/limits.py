@@ -185,6 +185,7 @@ class RateLimiter:
         self._jitter = jitter
         self._silent_until = float("-inf")
         self._throttled_in_a_row = 0
+        self._throttled = ""  # by what, for people
         self._round = 0
         self.in_flight = 0
         self._waiters: dict[Share, list[_Waiter]] = {share: [] for share in Share}
@@ -257,9 +258,13 @@ class RateLimiter:
             if self._has_waiters():
                 self._pool.enqueue(self)
 
-    def throttled(self, permit: Permit, *, retry_after: float | None, hint: float | None) -> float:
-        """The request was answered with a 429: the project falls silent. Returns for how long."""
+    def throttled(
+        self, permit: Permit, *, retry_after: float | None, hint: float | None, by: str = ""
+    ) -> float:
+        """The request was answered with a 429, `by` somebody else than the cloud: the project
+        falls silent. Returns for how long."""
         now = asyncio.get_running_loop().time()
+        self._throttled = f"a 429 of {by}" if by else "a 429"
         if permit.round != self._round:
             # Sent before the silence began: it says nothing new, but may name a longer time.
             seconds = retry_after or 0.0
@@ -284,7 +289,7 @@ class RateLimiter:
     def _silence(self, now: float) -> RateLimitedError:
         seconds = self._silent_until - now
         return RateLimitedError(
-            f"not asked: the project backs off for another {seconds:.0f} s after a 429",
+            f"not asked: the project backs off for another {seconds:.0f} s after {self._throttled}",
             retry_after=seconds,
             hint="lower api.rate_limit or scrape less often",
         )

@@ -59,6 +59,7 @@ class Query:
     is_sleeping: bool = False  # before another try
     asking_since: float = 0.0
     host: str = ""
+    whom: Callable[[], str] = str  # more about that host, for people
     _waits: "dict[asyncio.Future[Any], Callable[[], str]]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,17 +81,20 @@ class Query:
         return not self.asking and not self.is_sleeping
 
     @contextlib.contextmanager
-    def sending(self, host: str) -> Iterator[None]:
-        """While a request of it is under way."""
+    def sending(self, host: str, whom: Callable[[], str] | None = None) -> Iterator[None]:
+        """While a request of it is under way; `whom` tells who is to answer just then."""
         self.requests += 1
         self.meter.requests += 1
         if self.asking == 0:
             self.asking_since, self.host = asyncio.get_running_loop().time(), host
+            self.whom = whom or (lambda: host)
         self.asking += 1
         try:
             yield
         finally:
             self.asking -= 1
+            if self.asking == 0:
+                self.whom = str  # it may lead to the request, and from there to here
 
     def count_error(self, reason: Reason) -> None:
         self.failed += 1

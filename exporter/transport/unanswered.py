@@ -29,6 +29,17 @@ class Way:
     is_https: bool = True
     proxy: str = ""
 
+    @property
+    def to(self) -> str:
+        return f"{self.host} by way of the proxy {self.proxy}" if self.proxy else self.host
+
+    def asked(self, unresolved: str) -> str:
+        """Who is to answer next: the DNS, as long as a name is `unresolved`."""
+        return f"the DNS for {self.name_of(unresolved)}" if unresolved else self.to
+
+    def name_of(self, name: str) -> str:
+        return f"the proxy's name {name}" if self.proxy else f"the name {name}"
+
 
 _RESOLVER_HINT = (
     "check this machine's resolver (/etc/resolv.conf) and the way to it (firewall, port 53)"
@@ -43,22 +54,20 @@ def timed_out(way: Way, seconds: float, *, begun: bool, unresolved: str) -> ApiE
     """The whole of an exchange took longer than it may; the answer may have `begun`, or the DNS
     not even answered for the name that is `unresolved`."""
     if unresolved:
-        whose = "the proxy's name" if way.proxy else "the name"
         return UnavailableError(
-            f"the DNS did not answer for {whose} {unresolved} within {seconds:g} s",
+            f"the DNS did not answer for {way.name_of(unresolved)} within {seconds:g} s",
             reason=Reason.TIMEOUT,
             hint=_RESOLVER_HINT,
         )
-    by_way_of = f" by way of the proxy {way.proxy}" if way.proxy else ""
     if begun:
         return UnavailableError(
-            f"the answer of {way.host}{by_way_of} did not end within {seconds:g} s",
+            f"the answer of {way.to} did not end within {seconds:g} s",
             reason=Reason.TIMEOUT,
             hint="the endpoint or a proxy is slow, or stops in the middle: raise api.timeout if it"
             " is only slow",
         )
     return UnavailableError(
-        f"no answer from {way.host}{by_way_of} within {seconds:g} s",
+        f"no answer from {way.to} within {seconds:g} s",
         reason=Reason.TIMEOUT,
         hint="firewall, proxy, security group? Something may drop what is sent there; where the"
         " endpoint is only slow, raise api.timeout",
@@ -90,10 +99,10 @@ def network_error(exc: Exception, way: Way, *, now: float) -> ApiError:
         return _no_http(exc, way)
     if any(isinstance(cause, aiohttp.ClientPayloadError) for cause in causes(exc)):
         return _no_network(
-            f"{way.host} closed the connection in the middle of its answer",
+            f"{way.to} closed the connection in the middle of its answer",
             "a server, proxy or firewall on the way ends connections too early",
         )
-    return _no_network(*_system_error(exc, way.host))
+    return _no_network(*_system_error(exc, way.to))
 
 
 def causes(exc: BaseException | None) -> Iterator[BaseException]:
@@ -231,17 +240,16 @@ _NO_SUCH_NAME = frozenset(
 
 
 def _unknown_name(exc: aiohttp.ClientConnectorDNSError, way: Way) -> ApiError:
-    name = quote(exc.host)
-    whose = "the proxy's name" if way.proxy else "the name"
+    name = way.name_of(quote(exc.host))
     setting = "api.proxy_url" if way.proxy else "the endpoint"
     said = quote(exc.strerror or str(exc.os_error))
     if exc.errno in _NO_SUCH_NAME:
         return _no_network(
-            f"the DNS knows no address of {whose} {name}: {said}",
+            f"the DNS knows no address of {name}: {said}",
             f"check the spelling in {setting}; a private name needs the resolver that knows it",
         )
     return _no_network(
-        f"the DNS did not answer for {whose} {name}: {said}",
+        f"the DNS did not answer for {name}: {said}",
         _RESOLVER_HINT,
     )
 
@@ -302,6 +310,12 @@ def _system_error(exc: Exception, address: str) -> tuple[str, str]:
             return (
                 f"{address} closed the connection without an answer",
                 "a proxy, a firewall, or a port that speaks another protocol (https?)",
+            )
+        if isinstance(cause, ConnectionError) and not isinstance(cause, aiohttp.ClientError):
+            # Of uvloop, without a number: the end has come before TLS was agreed upon.
+            return (
+                f"{address} closed the connection in the middle of the TLS handshake",
+                "a firewall or proxy that does not let this name through, or a port without TLS",
             )
     return (
         f"the connection to {address} failed: {quote(str(exc)) or type(exc).__name__}",

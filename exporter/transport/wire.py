@@ -92,7 +92,7 @@ def connect(
     jitter: Jitter = random.uniform,
 ) -> Wire:
     """The shared connections; `transport` takes the network's place in tests."""
-    proxy = Proxy.of(config.proxy_url.get_secret_value()) if config.proxy_url is not None else None
+    proxy = proxy_of(config)
     most = (
         config.max_connections
         if transport is not None
@@ -107,6 +107,10 @@ def connect(
     )
     pool = ConnectionPool(most)
     return Wire(limited, pool, background_pool(pool), config, clock, jitter)
+
+
+def proxy_of(config: ApiConfig) -> Proxy | None:
+    return Proxy.of(config.proxy_url.get_secret_value()) if config.proxy_url is not None else None
 
 
 def read_authorities(config: ApiConfig) -> bytes:

@@ -7,6 +7,7 @@ import asyncio
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -186,6 +187,16 @@ async def test_a_connection_that_is_reset_says_by_whom(scheme: str) -> None:
     assert "firewall" in error.hint
 
 
+async def test_a_handshake_that_is_cut_says_by_whom() -> None:
+    async with serving(b"") as port:
+        error = await ask(f"https://127.0.0.1:{port}/")
+    assert error.reason is Reason.NETWORK
+    assert error.message == (
+        f"127.0.0.1:{port} closed the connection in the middle of the TLS handshake"
+    )
+    assert "firewall" in error.hint
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -256,6 +267,15 @@ async def test_what_is_no_proxy_is_told_as_the_proxys_fault(answer: bytes, said:
     assert "api.proxy_url" in error.hint
 
 
+async def test_a_tunnel_that_leads_nowhere_is_told_with_the_proxy() -> None:
+    async with serving(b"HTTP/1.1 200 Connection established\r\n\r\n") as port:
+        error = await ask("https://db.example/", proxy_url=f"http://127.0.0.1:{port}")
+    assert error.reason is Reason.NETWORK
+    assert error.message.startswith(
+        f"db.example by way of the proxy http://127.0.0.1:{port} closed the connection"
+    )
+
+
 async def test_a_proxy_that_cannot_be_reached_is_not_the_clouds_fault() -> None:
     port = closed_port()
     error = await ask("https://db.example/", proxy_url=f"http://127.0.0.1:{port}")
@@ -269,6 +289,42 @@ async def test_the_name_of_a_proxy_that_does_not_exist_is_told_as_the_proxys() -
     error = await ask("https://db.example/", proxy_url="http://proxy.invalid:3128")
     assert error.message.startswith("the DNS knows no address of the proxy's name proxy.invalid")
     assert "api.proxy_url" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("address", "whom"),
+    [
+        ("127.0.0.1", "db.example by way of the proxy http://127.0.0.1:{port}"),
+        ("hanging.example", "the DNS for the proxy's name hanging.example"),
+    ],
+)
+async def test_while_nobody_answers_it_is_told_who_should(
+    address: str, whom: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a scrape says whose deadline comes before the time-out."""
+    look_up, end = socket.getaddrinfo, threading.Event()
+
+    def hang(host: str, *more: Any, **named: Any) -> Any:
+        if host == "hanging.example":
+            end.wait()
+        return look_up("127.0.0.1", *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    async with serving(None) as port:
+        wire = connect(ApiConfig(proxy_url=f"http://{address}:{port}"))
+        query = Query()
+        extensions = {"query": query, "operation": LIST_BACKUPS}
+        request = httpx.Request("GET", "https://db.example/", extensions=extensions)
+        asking = asyncio.create_task(wire.send(request))
+        try:
+            async with asyncio.timeout(5):
+                while not query.asking or query.whom() != whom.format(port=port):
+                    await asyncio.sleep(0)
+        finally:
+            end.set()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            await wire.aclose()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

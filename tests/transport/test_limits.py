@@ -340,6 +340,15 @@ async def test_the_whole_project_is_silent_as_long_as_the_answer_says(clock: Clo
     assert loop_time() == 7
 
 
+async def test_a_silence_is_told_with_the_proxy_that_asked_for_it(clock: Clock) -> None:
+    limiter = make_limiter()
+    permit = await limiter.acquire(Query())
+    limiter.throttled(permit, retry_after=7, hint=None, by="the proxy http://proxy:3128")
+    limiter.release()
+    with pytest.raises(RateLimitedError, match="for another 7 s after a 429 of the proxy http"):
+        await limiter.acquire(Query(deadline=loop_time() + 5))
+
+
 async def test_another_project_is_not_silent(clock: Clock) -> None:
     pool = ConnectionPool(10)
     throttled, other = make_limiter(pool), make_limiter(pool)
