@@ -50,7 +50,8 @@ class Resync:
         # Of a listing whose rows do not match the API's total_count: worth another try soon, but
         # not at every scrape, since total_count may be wrong for good.
         self._incomplete = Retry()
-        self._tried_since: float | None = None  # since it is due: without a try nothing is overdue
+        # Since when a scrape has wanted it: of who is not scraped nothing is overdue.
+        self._wanted_since: float | None = None
         self._told = False
         self.error: ApiError | None = None  # why the last try failed
 
@@ -62,10 +63,10 @@ class Resync:
         """It is due at once."""
         self._due_at = -math.inf
 
-    def try_at(self, now: float) -> None:
-        """It is tried, or goes on."""
-        if self._tried_since is None or now < self._tried_since:
-            self._tried_since = now
+    def want(self, now: float) -> None:
+        """It is waited for, whether it gets its turn or not."""
+        if self._wanted_since is None or now < self._wanted_since:
+            self._wanted_since = now
 
     def fail(self, error: ApiError) -> None:
         self.error = error.kept()
@@ -80,11 +81,11 @@ class Resync:
         else:
             self._incomplete.fail(now)
             self._due_at = min(self._due_at, now + self._incomplete.wait)
-        self._tried_since, self._told, self.error = None, False, None
+        self._wanted_since, self._told, self.error = None, False, None
 
     def overdue(self, now: float) -> Overdue | None:
-        """Since when it has been tried in vain; None within the first interval."""
-        since = self._tried_since
+        """Since when it has been wanted in vain; None within the first interval."""
+        since = self._wanted_since
         if since is None or now - since < self._interval:
             return None
         reason = self.failure().reason
@@ -100,7 +101,7 @@ class Resync:
 
     def is_believed(self, now: float) -> bool:
         """Whether what was listed last may still be published."""
-        since = self._tried_since
+        since = self._wanted_since
         return since is None or now - since < _INTERVALS_BELIEVED * self._interval
 
     def failure(self) -> ApiError:
@@ -117,7 +118,7 @@ class Resync:
         """Go on from an earlier configuration's."""
         self._due_at = min(previous._due_at, next_due(self._instance.key, now, self._interval))
         self._incomplete.failures = previous._incomplete.failures
-        self._tried_since = previous._tried_since
+        self._wanted_since = previous._wanted_since
         self._told, self.error = previous._told, previous.error
 
     @property

@@ -68,12 +68,15 @@ class InstanceSync:
         self._look_back = Retry(longest=resync_interval)
         self._late_check = LateCheck(instance.key)
 
-    def is_listing_due(self) -> bool:
-        """Whether there is something for `list_window` to do."""
+    def wants_listing(self) -> bool:
+        """Whether there is something for `list_window` to do, which is waited for from now on."""
         if self._listed is not None:
             return False
         now = self._clock()
-        return self._resync.is_due(now) or not self.is_listed() or self._has_hole(now)
+        if self._resync.is_due(now) or not self.is_listed():
+            self._resync.want(now)
+            return True
+        return self._has_hole(now)
 
     def is_listed(self) -> bool:
         """Whether the whole window is known."""
@@ -236,7 +239,7 @@ class InstanceSync:
         self._is_listing = True
         try:
             if self._resync.is_due(now) or not self.is_listed():
-                self._resync.try_at(now)
+                self._resync.want(now)
                 await self._list_all(lister)
             if self._has_hole(self._clock()):
                 await self._find_begin_of_hole(lister)

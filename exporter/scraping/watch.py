@@ -54,7 +54,7 @@ class Watch:
         A first listing that cannot be read fails the instance; one anew may fail for a while.
         """
         reading = await self._ask(query)
-        if not self.sync.is_listing_due():
+        if not self.sync.wants_listing():
             return reading
         publish(reading)
         is_listed = await listings.listed(

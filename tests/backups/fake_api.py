@@ -131,7 +131,7 @@ async def refresh(sync: InstanceSync, query: Query | None = None) -> Reading:
     """The numbers after what is due: the whole window, or what is new, or both."""
     query = query or Query()
     reading = await sync.refresh(query) if sync.is_listed() else None
-    if reading is None or sync.is_listing_due():
+    if reading is None or sync.wants_listing():
         await sync.list_window(query)
         reading = await sync.refresh(query, waited=True)
     return reading

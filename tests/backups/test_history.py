@@ -96,7 +96,7 @@ async def test_until_the_window_is_listed_anew_nothing_older_is_published() -> N
         assert (reading.oldest_end, reading.max_interval_seconds) == (None, None)
         assert (reading.latest_end, reading.listing_complete) == (NOON - 360, False)
         assert not sync.is_listed()
-        assert sync.is_listing_due()
+        assert sync.wants_listing()
         api.errors[49] = server_error()
         with pytest.raises(UnavailableError):
             await sync.list_window(Query())
@@ -342,15 +342,15 @@ async def test_a_running_backup_that_began_before_what_was_asked_has_the_window_
     clock.now += 60
     reading = await sync.refresh(Query())
     assert (reading.count, reading.running) == (289, 1)
-    assert not sync.is_listing_due()
+    assert not sync.wants_listing()
     clock.now += 60
     reading = await sync.refresh(Query())
     assert (reading.count, reading.running) == (289, 1)
-    assert sync.is_listing_due()
+    assert sync.wants_listing()
     await sync.list_window(Query())
     clock.now += 60
     await sync.refresh(Query())
-    assert not sync.is_listing_due()
+    assert not sync.wants_listing()
     del api.rows[50]  # which is among them
     clock.now += 60
     assert (await refresh(sync)).count == 288
@@ -375,7 +375,7 @@ async def test_a_long_backup_before_the_lookback_has_nothing_listed_over_and_ove
     for _ in range(3):
         clock.now += 60
         assert (await sync.refresh(Query())).latest_end == NOON - 25.5 * HOUR
-        assert not sync.is_listing_due()
+        assert not sync.wants_listing()
 
 
 # A clock that was set back ---------------------------------------------------------------------

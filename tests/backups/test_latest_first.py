@@ -42,11 +42,11 @@ async def test_the_whole_window_is_then_listed_less_what_is_known() -> None:
     api = FakeApi([Backup("runs", NOON - 50, None, 0.5), *make_rows(2016)])
     sync = make_sync(api, lookback=7 * DAY)
     await sync.refresh(Query())
-    assert sync.is_listing_due()
+    assert sync.wants_listing()
     api.requests()
     await sync.list_window(Query())
     assert api.requests() == 41 + 1  # of 1,981 rows, where 2,017 take 42; what was before them
-    assert not sync.is_listing_due()
+    assert not sync.wants_listing()
     reading = await sync.refresh(Query(), waited=True)
     assert api.requests() == 0  # nothing can be new
     assert (reading.count, reading.size_kilobytes, reading.running) == (2017, 2016.5, 1)

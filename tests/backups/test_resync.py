@@ -51,10 +51,10 @@ async def test_what_is_known_is_told_while_a_resync_goes_on() -> None:
     api = FakeApi(make_rows(300))
     sync = make_sync(api, clock=clock)
     await refresh(sync)
-    assert not sync.is_listing_due()
+    assert not sync.wants_listing()
     clock.now += SIX_HOURS
     api.requests()
-    assert sync.is_listing_due()
+    assert sync.wants_listing()
     cut = Cut(api, 2)
     resync = asyncio.create_task(sync.list_window(Query()))
     await let_run()
@@ -67,10 +67,27 @@ async def test_what_is_known_is_told_while_a_resync_goes_on() -> None:
         assert reading.count == sum(row.end >= clock.now - DAY for row in api.rows if row.end)
     cut.release()
     await resync
-    assert not sync.is_listing_due()
+    assert not sync.wants_listing()
     reading = await sync.refresh(Query())
     assert reading.count == sum(row.end >= clock.now - DAY for row in api.rows if row.end)
     assert reading.listing_complete
+
+
+async def test_a_resync_that_never_gets_its_turn_is_overdue_too() -> None:
+    """What is new may take all the rate there is. Who is not scraped for so long is not overdue."""
+    clock = Moment()
+    api = FakeApi(make_rows(300))
+    sync = make_sync(api, clock=clock)
+    await refresh(sync)
+    clock.now += 2 * SIX_HOURS  # without a scrape
+    wanted = []
+    for _ in range(3):
+        wanted.append(((await sync.refresh(Query())).listing_complete, sync.wants_listing()))
+        clock.now += SIX_HOURS / 2
+    assert wanted == [(True, True), (True, True), (False, True)]
+    clock.now += 2 * SIX_HOURS  # overdue by three intervals: tried before anything is told
+    assert (await sync.refresh(Query())).listing_complete
+    assert not sync.wants_listing()
 
 
 async def test_a_resync_that_fails_is_still_due_and_goes_on_from_its_pages() -> None:
@@ -82,13 +99,13 @@ async def test_a_resync_that_fails_is_still_due_and_goes_on_from_its_pages() -> 
     api.errors[49] = UnavailableError("no answer", reason=Reason.TIMEOUT)
     with pytest.raises(UnavailableError):
         await sync.list_window(Query())
-    assert sync.is_listing_due()
+    assert sync.wants_listing()
     clock.now += 60
     assert (await sync.refresh(Query())).latest_end == NOON - 60
     api.requests()
     await sync.list_window(Query())
     assert api.requests() < 7
-    assert not sync.is_listing_due()
+    assert not sync.wants_listing()
 
 
 async def test_an_incomplete_listing_is_read_again_soon_but_ever_more_rarely() -> None:
@@ -179,7 +196,7 @@ async def test_a_listing_anew_that_keeps_failing_is_told_and_then_fails_the_inst
     due: float | None = None
     for minute in range(5, 8 * 60, 5):
         clock.now = NOON + minute * 60
-        if due is None and not sync.is_listing_due():
+        if due is None and not sync.wants_listing():
             await sync.refresh(Query())
             continue
         due = clock.now if due is None else due
@@ -233,7 +250,7 @@ async def test_a_machine_that_slept_for_hours_is_not_overdue() -> None:
     clock.now += 20 * HOUR
     reading = await sync.refresh(Query())
     assert (reading.listing_complete, reading.overdue) == (True, None)
-    assert sync.is_listing_due()
+    assert sync.wants_listing()
 
 
 async def test_listings_that_every_deadline_cuts_off_fail_the_instance_as_deadline() -> None:

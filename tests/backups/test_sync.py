@@ -286,7 +286,7 @@ async def test_after_a_clock_set_back_only_the_latest_is_told_until_all_is_liste
     clock.now -= 3 * DAY
     reading = await sync.refresh(Query())
     assert (reading.count, reading.latest_end) == (None, None)
-    assert sync.is_listing_due()
+    assert sync.wants_listing()
 
 
 # The numbers of both ways ----------------------------------------------------------------------
