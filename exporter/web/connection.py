@@ -20,6 +20,7 @@ from exporter.web.client_limits import ClientLimits, MessageMeter
 from exporter.web.request_head import (
     RefusedError,
     announced_body,
+    check_coding,
     check_expectation,
     check_host,
     check_version,
@@ -178,6 +179,7 @@ class ClientConnection(HttpToolsProtocol):
         if host is not None:
             self.headers[:] = [(n, host if n == b"host" else v) for n, v in self.headers]
         self.expect_100_continue = check_expectation(version, self.headers)
+        check_coding(self.headers)
         self._meter.check_body(announced_body(self.headers))
         self._reading_head = False
         super().on_headers_complete()

@@ -14,6 +14,8 @@ _HOST = re.compile(
     rb"(?::(?P<port>[0-9]{0,5}))?"
 )
 _ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/?#]*)(?P<rest>[^#]*)", re.IGNORECASE)
+# As RFC 9110 has them; Python before 3.13 knows older ones.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
 
 
 class RefusedError(Exception):
@@ -27,8 +29,9 @@ class RefusedError(Exception):
     def response(self, headers: RawHeaders = ()) -> bytes:
         """The whole answer; `headers` are added to its own."""
         body = f"{self.text}\n".encode()
+        phrase = _PHRASES.get(self.status) or HTTPStatus(self.status).phrase
         lines = [
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode(),
+            f"HTTP/1.1 {self.status} {phrase}".encode(),
             *(b"%b: %b" % header for header in headers),
             b"content-type: text/plain; charset=utf-8",
             b"content-length: %d" % len(body),
@@ -89,6 +92,13 @@ def check_expectation(version: str, headers: RawHeaders) -> bool:
     if expected != [b"100-continue"]:
         raise RefusedError(417, "Of expectations this server knows 100-continue.")
     return True
+
+
+def check_coding(headers: RawHeaders) -> None:
+    """Of transfer codings only `chunked` is undone here (RFC 9112, 6.1)."""
+    named = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if named and named != [b"chunked"]:
+        raise RefusedError(501, "Of transfer codings this server knows chunked.")
 
 
 def announced_body(headers: RawHeaders) -> int:

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from exporter.web.client_limits import ClientLimits
-from exporter.web.request_head import is_host
+from exporter.web.request_head import RefusedError, is_host
 from tests.support.front import (
     Front,
     Held,
@@ -136,6 +136,12 @@ def test_ports_end_where_there_are_no_more() -> None:
             400,
         ),
         (b"GET / HTTP/1.1\r\nHost: x\r\nExpect: the-best\r\n\r\n", 417),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n",
+            501,
+        ),
     ],
 )
 async def test_what_is_not_spoken_here_is_refused_and_the_connection_ends(
@@ -193,6 +199,18 @@ async def test_what_is_too_large_is_refused_by_its_part_and_the_connection_ends(
 ) -> None:
     async with serving(Held(), limits=SMALL) as front:
         await ends_with(front, said, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (400, b"HTTP/1.1 400 Bad Request"),
+        (413, b"HTTP/1.1 413 Content Too Large"),
+        (414, b"HTTP/1.1 414 URI Too Long"),
+    ],
+)
+def test_a_refusal_is_told_in_the_words_of_rfc_9110(status: int, line: bytes) -> None:
+    assert RefusedError(status, "No.").response().startswith(line + b"\r\n")
 
 
 async def test_a_refused_client_that_goes_on_sending_still_gets_its_answer() -> None:
