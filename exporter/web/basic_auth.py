@@ -63,6 +63,7 @@ class BasicAuth:
             await _overloaded(scope, receive, send)
             return
         if is_right:
+            self._checks.note_right(client)
             await self._app(scope, receive, send)
             return
         # Not the user: people type their password into the wrong field.

@@ -102,6 +102,32 @@ async def test_a_fresh_connection_takes_the_place_of_one_that_was_wrong(bcrypt: 
     assert bcrypt.begun[-1] == "fresh"
 
 
+async def test_a_connection_that_was_right_goes_first_when_its_password_changes(
+    bcrypt: Bcrypt,
+) -> None:
+    """Though others of its address are more than may wait, none of whom has been wrong yet."""
+    bcrypt.checks.note_right(("192.0.2.1", 1))
+    await bcrypt.ask("running", "192.0.2.1", 2)
+    for number in range(MAX_WAITING_OF_ADDRESS):
+        await bcrypt.ask(f"flood{number}", "192.0.2.1", 3 + number)
+    await bcrypt.ask("prometheus", "192.0.2.1", 1)
+    await bcrypt.end("running")
+    assert bcrypt.begun == ["running", "prometheus"]
+    assert bcrypt.is_refused(f"flood{MAX_WAITING_OF_ADDRESS - 1}")
+
+
+async def test_a_connection_that_was_right_is_pardoned_three_times(bcrypt: Bcrypt) -> None:
+    """It may show the old password until the new one has reached it; then it is one of many."""
+    bcrypt.checks.note_right(("192.0.2.1", 1))
+    for number in range(5):
+        await bcrypt.ask(f"running{number}", "192.0.2.1", 10 + number)
+        await bcrypt.ask(f"fresh{number}", "192.0.2.1", 20 + number)
+        await bcrypt.ask(f"known{number}", "192.0.2.1", 1)
+        await bcrypt.end_all()
+    order = [name[:-1] for name in bcrypt.begun if not name.startswith("running")]
+    assert order == ["known", "fresh"] * 4 + ["fresh", "known"]
+
+
 async def test_of_those_who_have_been_wrong_the_next_is_refused(bcrypt: Bcrypt) -> None:
     await bcrypt.ask("running", "192.0.2.1")
     for number in range(MAX_WAITING_OF_ADDRESS + 1):
