@@ -9,6 +9,11 @@ from exporter.transport.query import Query
 
 # Of several pages one that takes longer is what the others wait for.
 _SLOW_SECONDS = 5.0
+_LOGIN = "the login of its project"
+_LOGIN_HINT = (
+    "who gives its credentials (IAM, STS, the metadata service) is slow, or a firewall or proxy"
+    " drops? The login goes on; the log and the next scrapes tell how it ended"
+)
 _MORE_TIME = "raise scrape_timeout in Prometheus, or lower the number of instances (shards)"
 
 
@@ -50,11 +55,11 @@ def not_in_time(
             f"listing under way at the scrape's deadline: {done}",
             f"{_MORE_TIME}; it goes on from there",
         )
-    waited_for = waited_for or query.waits_for or "the login of its project"
+    waited_for = waited_for or query.waits_for
     return Failure(
         Reason.DEADLINE,
-        f"not asked yet at the scrape's deadline: it waited for {waited_for}",
-        f"{_MORE_TIME}; it goes first in the next scrape",
+        f"not asked yet at the scrape's deadline: it waited for {waited_for or _LOGIN}",
+        f"{_MORE_TIME}; it goes first in the next scrape" if waited_for else _LOGIN_HINT,
     )
 
 

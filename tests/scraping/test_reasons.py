@@ -110,6 +110,7 @@ async def test_a_login_that_hangs_is_what_is_waited_for(clock: Clock) -> None:
     assert {failure.message for failure in found if failure} == {
         "not asked yet at the scrape's deadline: it waited for the login of its project"
     }
+    assert all("who gives its credentials" in failure.hint for failure in found if failure)
 
 
 async def test_a_listing_that_is_cut_off_tells_how_far_it_is(clock: Clock) -> None:
