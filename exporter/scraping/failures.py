@@ -40,8 +40,8 @@ def not_in_time(
         return Failure(
             Reason.DEADLINE,
             f"asked {query.whom()}, and no answer for {seconds:.1f} s until the scrape's deadline",
-            "a slow cloud, or a firewall or proxy that drops? With scrape_timeout above api.timeout"
-            " it is told apart; it goes last in the next scrape",
+            "a slow cloud or DNS, or a firewall or proxy that drops? With scrape_timeout above"
+            " api.timeout it is told apart; it goes last in the next scrape",
             host=query.host,
         )
     if answered:

@@ -29,7 +29,8 @@ IDLE_SECONDS = 30.0
 # The DNS moves, and the old address may go on answering.
 _GREATEST_AGE_SECONDS = 300.0
 _LOOK_UP_AGAIN_SECONDS = 1.0
-# The first probe of a connection on which nothing moves, the others, and how many.
+# The first probe of a connection on which nothing moves, the others, and how many: one without an
+# answer is enough where the system knows the time-out below.
 _PROBE_AFTER_SECONDS, _PROBE_EVERY_SECONDS, _PROBES = 20, 5, 3
 # A request that nobody's kernel has acknowledged for so long never arrived: what is on the way has
 # forgotten the connection, or the other end is gone. Not while connecting: api.timeout bounds that.
