@@ -61,13 +61,17 @@ class Step:
 WAITS = st.sampled_from([6.0, 15.0, 15.0, 30.0, 60.0, 240.0, 1_000.0])
 EVENTS = st.sampled_from(["nothing", "nothing", "withdraw", "give back", "hang", "answer", "renew"])
 STEPS = st.lists(st.builds(Step, EVENTS, st.integers(0, 3), WAITS), min_size=3, max_size=14)
+# The next one in turn does not wait longer than a second and a half for the one before.
+LATENCIES = st.sampled_from([0.1, 0.1, 2.0, 4.0])
 
 
 class World:
     """A cloud with projects that share a way in, and what is wrong with it now."""
 
-    def __init__(self, type_: str, projects: int, clock: Clock) -> None:
+    def __init__(self, type_: str, projects: int, clock: Clock, *, latency: float) -> None:
         self.type = type_
+        # A metadata service that takes longer than 3 s is none.
+        self.latency = latency if type_ != "ecs-agency" else 0.1
         self.clock = clock
         self.simulator: Simulator = make_simulator(
             *(
@@ -81,7 +85,7 @@ class World:
                 for project in range(projects)
             ),
             clock=clock,
-            latency_seconds=0.1,
+            latency_seconds=self.latency,
             failures_until_locked=10_000,  # the oracle counts, so that it sees by how much
         )
         self.is_withdrawn = False
@@ -124,10 +128,25 @@ class World:
             api={"timeout": "5s", "retries": 1},
         )
 
-    def refused_at(self) -> Sequence[float]:
-        """When what locks was refused: a login, or a signature."""
+    @property
+    def locking(self) -> Sequence[RecordedRequest]:
+        """What locks where it is refused: logins, or signatures."""
         counted: Operation = "login" if self.type == "password" else "list_backups"
-        return [r.at for r in self.simulator.requests_of(counted) if r.status == 401]
+        return self.simulator.requests_of(counted)
+
+    def refused_at(self) -> Sequence[float]:
+        return [request.at for request in self.locking if request.status == 401]
+
+    def burst(self, moment: float) -> int:
+        """How many more a slow cloud sees of what it had let in, before the first is refused.
+
+        A key that serves is not taken for withdrawn where there is no answer yet; what asks for
+        a token goes one after the other, four at most without an answer.
+        """
+        before = [r for r in self.locking if r.at < moment - self.latency and r.status is not None]
+        if self.latency < 1.5 or not before or before[-1].status == 401:
+            return 0
+        return 3 if self.type == "password" else INSTANCES * len(self.simulator.projects)
 
     def assert_not_locked(self) -> None:
         """Each refusal is alone in its minute, but for what a silent cloud lets through.
@@ -144,7 +163,7 @@ class World:
             allowed = (
                 keys + strangers + (INSTANCES * len(self.simulator.projects) if was_silent else 0)
             )
-            assert len(within) <= allowed, within
+            assert len(within) <= allowed + self.burst(first), within
 
 
 async def scrape(exporter: Exporter) -> Mapping[str, float]:
@@ -177,12 +196,12 @@ async def play(world: World, steps: Sequence[Step]) -> None:
     report_multiple_bugs=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(st.sampled_from(sorted(AUTHS)), st.integers(1, 4), STEPS)
+@given(st.sampled_from(sorted(AUTHS)), st.integers(1, 4), STEPS, LATENCIES)
 def test_what_was_refused_is_not_shown_again_within_a_minute(
-    type_: str, projects: int, steps: Sequence[Step]
+    type_: str, projects: int, steps: Sequence[Step], latency: float
 ) -> None:
     with (
         mock.patch.dict(os.environ, KEYS),
         asyncio.Runner(loop_factory=VirtualTimeLoop) as runner,
     ):
-        runner.run(play(World(type_, projects, Clock()), steps))
+        runner.run(play(World(type_, projects, Clock(), latency=latency), steps))
