@@ -204,8 +204,8 @@ async def test_a_cloud_that_takes_its_time_to_refuse_locks_nothing(
     config = make_settings(wrong, projects=8, instances=1)
     async with running_exporter(simulator, config) as exporter:
         while clock() < NOON + 14 * 60:
-            await samples(exporter, timeout=TEN_SECONDS)
-            await clock.advance(5.0)
+            await exporter.scraper.scrape(9.5)
+            await clock.advance(10.0)
     asked = [request.at - NOON for request in refused(simulator)]
     assert asked == pytest.approx(seconds, abs=20.0)  # of a scrape
     assert not simulator.is_locked(f"{DOMAIN}/{USER}")

@@ -155,7 +155,7 @@ async def test_a_body_just_under_the_bound_is_read(clock: Clock) -> None:
 
 async def test_a_gzip_bomb_is_noticed_while_it_is_unpacked(clock: Clock) -> None:
     simulator = make_one(clock=clock)
-    bomb = Fault(gzip_bomb_bytes=300 * MIB, chunk_bytes=4_096)
+    bomb = Fault(gzip_bomb_bytes=150 * MIB, chunk_bytes=4_096)
     size = len(bomb.build_replacement("", "").body)
     simulator.add_fault(bomb, times=None)
     transport = StreamingTransport(simulator)
