@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 PORT   ?= 10042
 # All cores; the tests of a file stay together.
 PYTEST := -q --numprocesses auto --dist loadfile
-# In the order of their names: by number of tests, the slowest files, of few, would come last.
-IN_ORDER := --no-loadscope-reorder
+# One worker more than there are cores, since some tests wait; in the order of their names, since by
+# number of tests the slowest files, of few, would come last.
+UNITS   = $(PYTEST) --numprocesses $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)') \
+          --no-loadscope-reorder -m "not e2e"
 # The program and the tests are compiled once, not at each of their starts.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,7 +40,7 @@ run: $(VENV)/.runtime ## the exporter on ./config.yaml
 	$(BIN)/python -m exporter --config.file config.yaml
 
 test: $(VENV)/.dev ## the tests
-	$(BIN)/python -m pytest $(PYTEST) $(IN_ORDER) -m "not e2e"
+	$(BIN)/python -m pytest $(UNITS)
 
 check: lint types coverage ## all that a commit must pass
 
@@ -55,7 +57,7 @@ types: $(VENV)/.dev ## mypy, strict
 
 coverage: $(VENV)/.dev ## the tests with branch coverage and long searches
 	$(BIN)/coverage erase
-	LONG_SEARCHES=1 $(BIN)/coverage run -m pytest $(PYTEST) $(IN_ORDER) -m "not e2e"
+	LONG_SEARCHES=1 $(BIN)/coverage run -m pytest $(UNITS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -223,10 +223,9 @@ def test_rendered_pod_runs_behind_tls_and_basic_auth_and_passes_helm_test(
     "web",
     [
         {"basicAuth": BASIC_AUTH},
-        {"tls": {"enabled": True, "secretName": "tls"}, "basicAuth": BASIC_AUTH},
         {"tls": {"enabled": True, "secretName": "tls", "clientCAKey": "ca.crt"}},
     ],
-    ids=["basic-auth", "tls-and-basic-auth", "client-certificates"],
+    ids=["basic-auth", "client-certificates"],
 )
 def test_probe_behind_a_login_proves_that_the_program_answers(
     render: Render, tmp_path: Path, web: Values

@@ -188,8 +188,9 @@ async def test_sighup_without_anything_to_reload_stops_nothing() -> None:
     assert status == 200
 
 
-@pytest.mark.parametrize("runner", ["asyncio.run", "uvloop.run"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("runner", "number"), [("asyncio.run", signal.SIGTERM), ("uvloop.run", signal.SIGINT)]
+)
 def test_a_process_that_is_told_to_stop_ends_with_0(runner: str, number: signal.Signals) -> None:
     program = f"""
         import asyncio, sys, uvloop
