@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 from exporter.config.schema import Config
 from exporter.simulator import (
@@ -25,25 +26,33 @@ async def run_demo() -> AsyncIterator[Callable[[], Config]]:
         yield lambda: config
 
 
+def demo_project(address: str) -> dict[str, Any]:
+    """The settings of the project of the simulator at `address` (http://127.0.0.1:PORT), less what
+    is watched there."""
+    return {
+        "id": DEMO_PROJECT_ID,
+        "name": DEMO_PROJECT_NAME,
+        "region": DEMO_REGION,
+        "endpoint": address,
+        "iam_endpoint": address,
+        "auth": {
+            "type": "password",
+            "domain": DEMO_DOMAIN,
+            "username": DEMO_USER,
+            "password": DEMO_PASSWORD,
+        },
+    }
+
+
 def build_demo_config(address: str) -> Config:
-    """The six instances of the simulator at `address` (http://127.0.0.1:PORT)."""
+    """The six instances of the simulator at `address`."""
     return Config.model_validate(
         {
             "defaults": {"restore_window": True, "full_backups": True},
             "api": {"rate_limit": 0},  # the simulator has none, and whoever tries it waits less
             "projects": [
                 {
-                    "id": DEMO_PROJECT_ID,
-                    "name": DEMO_PROJECT_NAME,
-                    "region": DEMO_REGION,
-                    "endpoint": address,
-                    "iam_endpoint": address,
-                    "auth": {
-                        "type": "password",
-                        "domain": DEMO_DOMAIN,
-                        "username": DEMO_USER,
-                        "password": DEMO_PASSWORD,
-                    },
+                    **demo_project(address),
                     "instances": [
                         {
                             "id": instance.id,

@@ -34,14 +34,13 @@ from cryptography import x509
 
 from exporter.assembly import Exporter
 from exporter.config.schema import Config
+from exporter.demo import demo_project
 from exporter.exposition.metrics import OwnMetrics
 from exporter.reporting import logs
 from exporter.reporting.redaction import SecretRegistry
 from exporter.simulator import (
-    DEMO_DOMAIN,
     DEMO_PASSWORD,
     DEMO_PROJECT_ID,
-    DEMO_USER,
     Fault,
     Knobs,
     RateLimit,
@@ -175,15 +174,7 @@ def make_config(address: str, ca_file: Path, *, resync_seconds: int) -> Config:
             "scrape": {"timeout": f"{SCRAPE_TIMEOUT:.0f}s", "timeout_offset": "100ms"},
             "projects": [
                 {
-                    "id": DEMO_PROJECT_ID,
-                    "endpoint": address,
-                    "iam_endpoint": address,
-                    "auth": {
-                        "type": "password",
-                        "domain": DEMO_DOMAIN,
-                        "username": DEMO_USER,
-                        "password": DEMO_PASSWORD,
-                    },
+                    **demo_project(address),
                     "discovery": {"enabled": True, "refresh_interval": "2s"},
                 }
             ],

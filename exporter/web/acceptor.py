@@ -6,6 +6,7 @@ The event loop's own server counts no connections, and none that are in a TLS ha
 import asyncio
 import errno
 import heapq
+import itertools
 import math
 import socket
 import time
@@ -20,7 +21,7 @@ from exporter.web.connection import ClientConnection, is_over
 from exporter.web.live_config import LoadedWebConfig
 from exporter.web.repeats import Repeats
 from exporter.web.tls_transport import TlsConnection
-from exporter.web.unread import has_unread
+from exporter.web.unread import first_stalled, has_unread
 
 log = structlog.get_logger(__name__)
 
@@ -110,17 +111,17 @@ class Acceptor:
 
     async def _wait_for_room(self) -> None:
         """Where all are being answered the next one waits: soon some end, or can be spared."""
-        is_first = True
-        while self._is_full() and not self._make_room():
-            if is_first and (times := self._repeats.count("full")):
+        for look in itertools.count():
+            if self._has_room():
+                return
+            if look == 0 and (times := self._repeats.count("full")):
                 limit = self._limits.connections
                 log.warning("all connections are being answered", connections=limit, times=times)
-            is_first = False
             await asyncio.sleep(_FULL_SECONDS)
 
-    def _is_full(self) -> bool:
+    def _has_room(self) -> bool:
         count = len(self._handshakes) + sum(1 for _ in self._connections())
-        return count >= self._limits.connections
+        return count < self._limits.connections or self._make_room()
 
     def _make_protocol(self) -> asyncio.Protocol:
         inner = self._make_connection()
@@ -162,14 +163,13 @@ class Acceptor:
             if since < math.inf and (since < 0 or not has_unread(_raw(each))):
                 self._spare(each)
                 return True
-        stalled_before = time.monotonic() - _STALLED_SECONDS
-        for each in sorted(connections, key=attrgetter("stalled_since")):
-            if each.stalled_since > stalled_before:
-                break
-            if not each.has_room():
-                self._spare(each)
-                return True
-        return False
+        stalled = first_stalled(
+            connections, since=attrgetter("stalled_since"), by=time.monotonic() - _STALLED_SECONDS
+        )
+        if stalled is None:
+            return False
+        self._spare(stalled)
+        return True
 
     def _spare(self, each: _Client) -> None:
         # Neither is chosen twice, though it takes a turn of the loop until they are gone.

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol
 
 import structlog
@@ -11,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.web.repeats import Repeats
+from exporter.web.unread import first_stalled
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +42,9 @@ class Answer:
     size: int
     connection: Connection
     moved_at: float
+
+    def has_room(self) -> bool:
+        return self.connection.has_room()
 
 
 class AnswerBudget:
@@ -75,16 +80,14 @@ class AnswerBudget:
         answer.moved_at = self._clock()
 
     def _make_room(self) -> bool:
-        """Not by one whose client reads, where it is this process that is held up."""
-        moved_before = self._clock() - _STALLED_SECONDS
-        for answer in sorted(self._answers, key=lambda answer: answer.moved_at):
-            if answer.moved_at > moved_before:
-                break
-            if not answer.connection.has_room():
-                self.end(answer)
-                answer.connection.abort()
-                return True
-        return False
+        slowest = first_stalled(
+            self._answers, since=attrgetter("moved_at"), by=self._clock() - _STALLED_SECONDS
+        )
+        if slowest is None:
+            return False
+        self.end(slowest)
+        slowest.connection.abort()
+        return True
 
 
 class BoundedAnswers:

@@ -2,6 +2,15 @@
 
 import asyncio
 import select
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+
+class _Reader(Protocol):
+    def has_room(self) -> bool: ...
+
+
+R = TypeVar("R", bound=_Reader)
 
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:
@@ -12,6 +21,13 @@ def has_unread(transport: asyncio.BaseTransport) -> bool:
 def has_room(transport: asyncio.BaseTransport) -> bool:
     """Whether the client has taken so much that more of the answer could go out."""
     return _is_ready(transport, select.POLLOUT)
+
+
+def first_stalled(readers: Iterable[R], *, since: Callable[[R], float], by: float) -> R | None:
+    """Who has stood still for longest, `since` a moment no later than `by`. Nobody who reads, where
+    it is this process that is held up."""
+    stalled = sorted((each for each in readers if since(each) <= by), key=since)
+    return next((each for each in stalled if not each.has_room()), None)
 
 
 def _is_ready(transport: asyncio.BaseTransport, event: int) -> bool:

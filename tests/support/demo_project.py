@@ -5,13 +5,7 @@ from typing import Any
 
 import yaml
 
-from exporter.simulator import (
-    DEMO_DOMAIN,
-    DEMO_PASSWORD,
-    DEMO_PROJECT_ID,
-    DEMO_REGION,
-    DEMO_USER,
-)
+from exporter.demo import demo_project
 
 
 def demo_config(
@@ -19,18 +13,5 @@ def demo_config(
 ) -> str:
     """Watches `instances`, ids or settings of the simulator at `address`; `sections` are those
     beside `projects`."""
-    project = {
-        "id": DEMO_PROJECT_ID,
-        "name": name or None,
-        "region": DEMO_REGION,
-        "endpoint": address,
-        "iam_endpoint": address,
-        "auth": {
-            "type": "password",
-            "domain": DEMO_DOMAIN,
-            "username": DEMO_USER,
-            "password": DEMO_PASSWORD,
-        },
-        "instances": list(instances),
-    }
+    project = {**demo_project(address), "name": name or None, "instances": list(instances)}
     return yaml.safe_dump({**sections, "projects": [project]}, sort_keys=False, allow_unicode=True)
